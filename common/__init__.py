@@ -1,0 +1,1 @@
+"""What every folder may use: one error class, whole-file writes, safe loading, flag declarations."""

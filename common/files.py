@@ -1,0 +1,95 @@
+"""Files that are whole or old, and checkpoints that cannot run code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import InputError
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file under a temporary name, flush it to the disk, then rename it to `path`.
+
+    At any moment `path` holds the old content or the new, never a part.
+
+    Raises InputError where the folder is missing, read-only or full.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes files for the owner alone; a result is as readable as any other file.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        # torch reports a full disk from its zip writer as a RuntimeError.
+        full_disk = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+        if isinstance(error, OSError) or full_disk:
+            reason = getattr(error, "strerror", None) or "the disk is full or gone"
+            raise InputError(
+                f"cannot write {path}: {reason}; what was there before is still whole"
+            ) from error
+        raise
+
+
+def _umask() -> int:
+    # The umask can only be read by setting it.
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for UTF-8 text."""
+    write_whole(path, lambda stream: stream.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_whole` for JSON; not-a-number is refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def load_tensors(path: Path, what: str) -> dict[str, Any]:
+    """Read a torch file that holds a dict of tensors and basic types, onto the CPU.
+
+    Nothing in the file is executed (`weights_only=True`). `what` names the file's role in
+    messages ("checkpoint", "backbone weights").
+
+    Raises InputError where the file is missing, truncated, unsafe, or something else.
+    """
+    import torch
+
+    if not path.is_file():
+        raise InputError(f"{what} {path} does not exist or is no file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{what} {path} holds more than tensors and plain values and is not loaded, since "
+            f"it could run code ({reason}), or it is no torch file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{what} {path} cannot be read as a torch file: truncated or something else "
+            f"({reason}); fetch or write it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{what} {path} holds a {type(content).__name__}; expected a dict of tensors"
+        )
+    return content

@@ -1,0 +1,132 @@
+"""FER2013: class folders as on Kaggle, or the original csv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import InputError
+
+from .base import FaceDataset, class_folder_samples
+
+CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
+SIZE = 48  # pixels, both sides
+
+# The challenge's two test parts; the class folders' test/ holds both or either.
+_PUBLIC = (467, 56, 496, 895, 653, 415, 607)
+_PRIVATE = (491, 55, 528, 879, 594, 416, 626)
+_USAGE = {"train": "Training", "public": "PublicTest", "private": "PrivateTest"}
+
+
+class FER2013(FaceDataset):
+    """FER2013 (Goodfellow et al., 2013), 48x48 grey faces found by a web search.
+
+    Splits: "train"; "test" (both test parts, or the one that is there); "public" and "private",
+    the parts on their own, told apart by the csv's Usage or by the files' names.
+    """
+
+    name = "fer2013"
+    classes = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
+    default_root = Path("datasets/fer2013")
+    splits = ("train", "test", "public", "private")
+    published_counts = {
+        "train": ((3995, 436, 4097, 7215, 4830, 3171, 4965),),
+        "test": (
+            tuple(a + b for a, b in zip(_PUBLIC, _PRIVATE, strict=True)), _PUBLIC, _PRIVATE,
+        ),
+        "public": (_PUBLIC,),
+        "private": (_PRIVATE,),
+    }
+
+    @classmethod
+    def layout_help(cls) -> str:
+        return (
+            "class folders train/angry ... train/surprise and test/angry ..., or "
+            f"{' or '.join(CSV_NAMES)} with the columns emotion, pixels, Usage"
+        )
+
+    def load(self) -> None:
+        self.pixels: np.ndarray | None = None  # (N, 48, 48) uint8 where the csv is read
+        table = next((self.root / name for name in CSV_NAMES if (self.root / name).is_file()), None)
+        folder = self.root / ("train" if self.split == "train" else "test")
+        if table is not None and folder.is_dir():
+            raise InputError(
+                f"{self.root} holds both {table.name} and class folders; keep one of them there"
+            )
+        if table is not None:
+            self._load_csv(table)
+        elif folder.is_dir():
+            self._load_folders(folder)
+        else:
+            raise InputError(
+                f"{self.root} holds neither {folder.name}/ nor {CSV_NAMES[0]}; {self.name} is "
+                f"read from {self.layout_help()}"
+            )
+
+    def _load_folders(self, folder: Path) -> None:
+        samples = class_folder_samples(folder, self.classes)
+        if self.split in ("public", "private"):
+            prefix = _USAGE[self.split]
+            samples = [sample for sample in samples if sample[0].name.startswith(prefix)]
+        self.set_samples(samples)
+
+    def _load_csv(self, table: Path) -> None:
+        rows = _read_csv(table)
+        usages = [_USAGE[self.split]] if self.split != "test" else ["PublicTest", "PrivateTest"]
+        rows = rows[rows["Usage"].isin(usages)]
+        labels = rows["emotion"].to_numpy()
+        wrong = ~np.isin(labels, np.arange(len(self.classes)))
+        if wrong.any():
+            raise InputError(
+                f"row {rows.index[wrong][0] + 2} of {table} has emotion {labels[wrong][0]}; "
+                f"expected 0 to {len(self.classes) - 1} ({', '.join(self.classes)})"
+            )
+        self.labels = [int(label) for label in labels]
+        self.samples = [(table, label) for label in self.labels]
+        self._rows = [int(row) + 2 for row in rows.index]  # as an editor numbers them
+        self.pixels = _decode(rows["pixels"], self._rows, table)
+
+    def read_image(self, index: int) -> Image.Image:
+        if self.pixels is None:
+            return super().read_image(index)
+        return Image.fromarray(self.pixels[index]).convert("RGB")
+
+    def describe(self, index: int) -> str:
+        if self.pixels is None:
+            return super().describe(index)
+        return f"{self.samples[index][0]} row {self._rows[index]}"
+
+
+def _read_csv(table: Path):
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(table, skipinitialspace=True)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{table} cannot be read as csv ({error})") from error
+    rows.columns = [str(column).strip() for column in rows.columns]
+    missing = {"emotion", "pixels", "Usage"} - set(rows.columns)
+    if missing:
+        raise InputError(
+            f"{table} has the columns {', '.join(rows.columns)}; expected emotion, pixels, Usage "
+            "(the challenge's train.csv alone has no Usage)"
+        )
+    return rows
+
+
+def _decode(column, numbers: list[int], table: Path) -> np.ndarray:
+    """The pixels column, 2,304 numbers a row, as (N, 48, 48) uint8."""
+    images = np.empty((len(numbers), SIZE, SIZE), np.uint8)
+    for position, (text, number) in enumerate(zip(column, numbers, strict=True)):
+        try:
+            values = np.array(str(text).split(), dtype=np.int64)
+            if values.size != SIZE * SIZE or values.min() < 0 or values.max() > 255:
+                raise ValueError
+        except ValueError:
+            raise InputError(
+                f"row {number} of {table} does not hold {SIZE * SIZE} pixel values from 0 to 255"
+            ) from None
+        images[position] = values.reshape(SIZE, SIZE)
+    return images

@@ -1,0 +1,51 @@
+"""Image -> normalised tensor (3, S, S): the release's augmentation, and the evaluation's."""
+
+from __future__ import annotations
+
+import torch
+from torchvision.transforms import v2
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def _tensor() -> list[v2.Transform]:
+    return [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(MEAN, STD),
+    ]
+
+
+def evaluation(size: int = 224) -> v2.Compose:
+    """Resize to size x size (bilinear, as PIL does it), to a tensor, normalise."""
+    return v2.Compose([v2.Resize((size, size)), *_tensor()])
+
+
+def rafdb_train(size: int = 224) -> v2.Compose:
+    """RAF-DB's: flip, sometimes rotate and crop, erase a small rectangle.
+
+    The padding of the crop is 32 pixels at the release's size of 224 and scales with `size`.
+    """
+    shifted = [
+        v2.RandomRotation(20),
+        v2.RandomCrop((size, size), padding=round(size * 32 / 224)),
+    ]
+    return v2.Compose([
+        v2.Resize((size, size)),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply(shifted, p=0.2),
+        *_tensor(),
+        v2.RandomErasing(scale=(0.02, 0.25)),
+    ])
+
+
+def fer2013_train(size: int = 224) -> v2.Compose:
+    """Ours for FER2013, whose faces are loosely cropped: flip, small affine, erase."""
+    return v2.Compose([
+        v2.Resize((size, size)),
+        v2.RandomHorizontalFlip(),
+        v2.RandomAffine(15, translate=(0.1, 0.1), scale=(0.85, 1.15)),
+        *_tensor(),
+        v2.RandomErasing(scale=(0.02, 0.25)),
+    ])

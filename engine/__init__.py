@@ -1,0 +1,6 @@
+"""Output -> trained weights and numbers. Knows nothing of faces or of DAN."""
+
+from .recipe import Recipe
+from .train import run
+
+__all__ = ["Recipe", "run"]

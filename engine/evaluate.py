@@ -1,0 +1,131 @@
+"""Predictions of a split -> one confusion matrix -> every metric."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .device import autocast
+from .loading import batches_on
+
+Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Counts (C, C) int64: rows are true classes, columns predictions."""
+
+    counts: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, predictions: Tensor, num_classes: int) -> ConfusionMatrix:
+        """Count labels (N,) against predictions (N,), both in 0..num_classes-1."""
+        cells = labels.long() * num_classes + predictions.long()
+        counts = torch.bincount(cells, minlength=num_classes**2)
+        return cls(counts.reshape(num_classes, num_classes))
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return int(self.counts.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all images that are right."""
+        return _ratio(int(self.counts.trace()), self.total)
+
+    def recalls(self) -> list[float]:
+        """Share of each true class that is found; nan for a class without images."""
+        return [_ratio(hit, n) for hit, n in self._diagonal_and(dim=1)]
+
+    def precisions(self) -> list[float]:
+        """Share of each predicted class that is right; nan for a class never predicted."""
+        return [_ratio(hit, n) for hit, n in self._diagonal_and(dim=0)]
+
+    def f1_scores(self) -> list[float]:
+        """2 hits / (images of the class + predictions of it); nan where there is neither."""
+        rows, columns = self.counts.sum(1).tolist(), self.counts.sum(0).tolist()
+        hits = self.counts.diagonal().tolist()
+        return [_ratio(2 * hit, r + c) for hit, r, c in zip(hits, rows, columns, strict=True)]
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean of the recalls (the paper's "average accuracy") over classes with images."""
+        return _mean(self.recalls())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of the F1 scores over the classes that occur or are predicted."""
+        return _mean(self.f1_scores())
+
+    def accuracy_interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy for a sample of this size (Wilson)."""
+        n, p = self.total, self.accuracy
+        if n == 0:
+            return (0.0, 1.0)
+        middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+        half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+        return (max(0.0, middle - half), min(1.0, middle + half))
+
+    def fractions(self) -> list[list[float]]:
+        """The matrix with each row divided by its sum; an empty row is all zeros."""
+        rows = self.counts.double()
+        return (rows / rows.sum(1, keepdim=True).clamp_min(1)).tolist()
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that go into metrics.csv, as fractions."""
+        return {
+            "accuracy": self.accuracy,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "macro_f1": self.macro_f1,
+        }
+
+    def _diagonal_and(self, dim: int) -> list[tuple[int, int]]:
+        return list(zip(
+            self.counts.diagonal().tolist(), self.counts.sum(dim).tolist(), strict=True
+        ))
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    *,
+    bf16: bool = False,
+    progress: dict[str, Any] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) float32 and labels (N,) of every image of a loader, in order, on the CPU.
+
+    progress: arguments for tqdm, or None for no bar.
+    """
+    network.eval()
+    logits, labels = [], []
+    with tqdm(**(progress or {"disable": True})) as bar:
+        for images, batch_labels, _ in batches_on(loader, device):
+            with autocast(device, bf16):
+                output = network(images)
+            logits.append(output.logits.float().cpu())
+            labels.append(batch_labels.cpu())
+            bar.update(len(images))
+    return torch.cat(logits), torch.cat(labels)
+
+
+def confusion_of(logits: Tensor, labels: Tensor) -> ConfusionMatrix:
+    """The confusion matrix of logits (N, C) with labels (N,)."""
+    return ConfusionMatrix.of(labels, logits.argmax(1), logits.shape[1])

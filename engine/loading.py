@@ -1,0 +1,182 @@
+"""Data set -> batches, with an order and augmentation that depend on the seed alone.
+
+Each draw of an image carries a seed of its own, made from the run's seed and the epoch, so the
+result is the same whatever the number of worker processes and wherever a run was resumed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from common.errors import InputError
+
+Draw = tuple[int, int]  # (index of the image, seed of its augmentation)
+
+
+class SeededImages(Dataset):
+    """A data set indexed by draws; an item is (image, label, index), or the InputError it met."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int] | None = None):
+        """The images `indices` of a data set, in that order; all of them by default."""
+        self.dataset = dataset
+        self.indices = list(range(len(dataset))) if indices is None else list(indices)
+        self.labels = [dataset.labels[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        position, seed = draw
+        index = self.indices[position]
+        # Only the CPU generator: transforms use no other, and the network's must not be moved.
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            image, label = self.dataset[index]
+        except InputError as error:
+            # As a value, since DataLoader would wrap an exception into a traceback.
+            return error
+        finally:
+            torch.default_generator.set_state(before)
+        return image, label, index
+
+
+def collate(items: list[Any]) -> Any:
+    """A batch (images (B, 3, S, S), labels (B,), indices (B,)), or the first InputError in it."""
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+    return default_collate(items)
+
+
+class TrainingBatches(Sampler[list[Draw]]):
+    """Shuffled batches of draws; `epoch` (from 1) decides the order.
+
+    A last batch of a single image would have no variance for BatchNorm, so that image joins the
+    batch before it.
+
+    Raises InputError for fewer than two images.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int):
+        if num_images < 2:
+            raise InputError(
+                f"the training split holds {num_images} image; BatchNorm needs at least 2"
+            )
+        if batch_size < 2:
+            raise InputError(f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train")
+        self.num_images = num_images
+        self.seed = seed
+        self.epoch = 1
+        self.sizes = batch_sizes(num_images, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
+        order = torch.randperm(self.num_images, generator=generator)
+        seeds = torch.randint(2**62, (self.num_images,), generator=generator)
+        draws = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        start = 0
+        for size in self.sizes:
+            yield draws[start : start + size]
+            start += size
+
+
+def batch_sizes(num_images: int, batch_size: int) -> list[int]:
+    """Sizes of the batches of an epoch; none is 1 where there are two images or more."""
+    whole, rest = divmod(num_images, batch_size)
+    sizes = [batch_size] * whole
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+class OrderedBatches(Sampler[list[Draw]]):
+    """Every image once, in order."""
+
+    def __init__(self, num_images: int, batch_size: int):
+        self.num_images = num_images
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for start in range(0, self.num_images, self.batch_size):
+            yield [(i, 0) for i in range(start, min(start + self.batch_size, self.num_images))]
+
+
+def make_loader(
+    images: SeededImages, batches: Sampler[list[Draw]], *, workers: int, device: torch.device
+) -> DataLoader:
+    """A loader whose worker processes (none where `workers` is 0) live as long as it does."""
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        collate_fn=collate,
+    )
+
+
+def batches_on(loader: DataLoader, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(images, labels, indices) of a loader; images and labels on the device.
+
+    Raises the InputError that a worker met, and one where a worker was killed.
+    """
+    try:
+        for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
+            images, labels, indices = batch
+            images = images.to(
+                device, non_blocking=True, memory_format=torch.channels_last
+            )
+            yield images, labels.to(device, non_blocking=True), indices
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            f"a process that loads images died ({str(error).splitlines()[0]}); the system may be "
+            "out of memory: use fewer --workers or a smaller --batch-size"
+        ) from error
+
+
+def worker_count(requested: int) -> int:
+    """The number of loading processes that `--workers` asks for; -1: one a core, at most 8."""
+    if requested >= 0:
+        return requested
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
+        os.cpu_count() or 1
+    ))
+
+
+def stratified(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split positions into (the share of every class, the rest), both in order.
+
+    At least one image of a class stays in the rest, so no class vanishes from training.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels_tensor = torch.tensor(labels)
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    for label in sorted(set(labels)):
+        members = (labels_tensor == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        taken[members[: min(round(share * len(members)), len(members) - 1)]] = True
+    return taken.nonzero().flatten().tolist(), (~taken).nonzero().flatten().tolist()
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One 63-bit seed from two numbers, such that (1, 2) and (2, 1) differ."""
+    return (seed * 1_000_003 + epoch) % 2**63

@@ -1,0 +1,192 @@
+"""A recipe is one experiment: real callables, and plain fields that are command-line flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from torch.optim import SGD, Adam, AdamW
+
+from common.errors import InputError
+from common.flags import flag, not_negative, positive
+
+from .schedules import SCHEDULES
+
+OPTIMIZERS = {
+    "sgd": partial(SGD, momentum=0.9, weight_decay=1e-4),
+    "adam": partial(Adam, weight_decay=0.0),
+    "adamw": partial(AdamW, weight_decay=0.05),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides how a run goes.
+
+    The callables, in the order in which they are used:
+        dataset(root, split, transform) -> data set with `classes`, `labels`, `describe(i)`
+        train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
+        method.network(num_classes), method.criterion(num_classes) -> modules; the network
+            returns what the criterion takes, the criterion's `total` is differentiated
+        optimizer(parameters, lr=...) and scheduler(optimizer), stepped once an epoch; a
+            scheduler with a parameter `epochs` is given the recipe's.
+
+    Plain fields, and those of a nested dataclass such as `method`, are flags of the script.
+    """
+
+    name: str
+    dataset: Callable[..., Any]
+    train_transform: Callable[[int], Callable]
+    evaluation_transform: Callable[[int], Callable]
+    method: Any
+
+    epochs: int = flag(check=positive, expected="at least 1", help="passes over the training split")
+    batch_size: int = flag(check=positive, expected="at least 1", help="images per step")
+    lr: float = flag(check=positive, expected="above 0", help="learning rate of the first epoch")
+    optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centres")
+    scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
+    image_size: int = flag(
+        224, check=lambda size: 32 <= size <= 4096, expected="32 to 4096",
+        help="side of the square network input, pixels",
+    )
+    amp: str = flag(
+        "auto", choices=("auto", "bf16", "off"),
+        help="autocast: bf16, off, or auto: bf16 where the hardware multiplies it",
+    )
+    holdout: float = flag(
+        0.0, check=lambda share: 0 <= share < 1, expected="0 up to, not including, 1",
+        help="share of each class of the training split to keep out and evaluate on instead of "
+        "the test split, for choosing settings",
+    )
+    limit: int = flag(
+        0, check=not_negative, expected="at least 0",
+        help="train on so many images, the same share of every class (0: all)",
+    )
+    seed: int = flag(
+        0, check=lambda seed: 0 <= seed < 2**32, expected="0 to 4294967295",
+        help="start of every random number: weights, order, augmentation",
+    )
+    data: str = flag("", help="data folder (default: the data set's own)", affects_result=False)
+    output: str = flag(
+        "", help="run folder (default: runs/<recipe>-seed<seed>)", affects_result=False
+    )
+    workers: int = flag(
+        -1, check=lambda workers: workers >= -1, expected="at least 0, or -1",
+        help="processes that load images (0: none; -1: one per core, 8 at most)",
+        affects_result=False,
+    )
+    device: str = flag(
+        "auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps", affects_result=False
+    )
+    resume: bool = flag(
+        False, help="go on from last.pth of the run folder, if there is one", affects_result=False
+    )
+
+    def run_folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.output) if self.output else Path("runs") / f"{self.name}-seed{self.seed}"
+
+    def data_root(self) -> Path:
+        """Where the data set is read."""
+        return Path(self.data) if self.data else self.dataset.default_root
+
+    def make_scheduler(self, optimizer: Any) -> Any:
+        """The recipe's scheduler over an optimiser; gives it `epochs` where it asks for it."""
+        asks = "epochs" in inspect.signature(self.scheduler).parameters
+        extra = {"epochs": self.epochs} if asks else {}
+        return self.scheduler(optimizer, **extra)
+
+
+def flag_fields(recipe: Any) -> Iterator[tuple[Any, dataclasses.Field]]:
+    """(owner, field) of every flag of a recipe, nested dataclasses included, in order."""
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if "help" in field.metadata:
+            yield recipe, field
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from flag_fields(value)
+
+
+def settings(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
+    """The flags' values as plain types, by name; callables as text.
+
+    result_only leaves out what may differ between a run and its `--resume`.
+    """
+    return {
+        field.name: _plain(getattr(owner, field.name))
+        for owner, field in flag_fields(recipe)
+        if field.metadata["affects_result"] or not result_only
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A callable as the call that it makes; anything else as it is."""
+    if isinstance(value, partial):
+        arguments = ", ".join(f"{key}={item!r}" for key, item in value.keywords.items())
+        return f"{value.func.__name__}({arguments})"
+    return value.__name__ if callable(value) else value
+
+
+def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | None = None) -> Recipe:
+    """The recipe with what the command line changes; `--help` shows the recipe's values.
+
+    Raises InputError for a value out of range; argparse itself exits with status 2 for an
+    unknown flag or a value of another type.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for owner, field in flag_fields(recipe):
+        _add_flag(parser, owner, field)
+    given = vars(parser.parse_args(arguments))
+    return _replace(recipe, given)
+
+
+def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Field) -> None:
+    name = "--" + field.name.replace("_", "-")
+    current = getattr(owner, field.name)
+    shown = f"{field.metadata['help']} [{_plain(current)}]" if current != "" else field.metadata["help"]
+    shown = shown.replace("%", "%%")
+    if isinstance(current, bool):
+        parser.add_argument(
+            name, action=argparse.BooleanOptionalAction if current else "store_true",
+            default=argparse.SUPPRESS, help=field.metadata["help"],
+        )
+        return
+    choices = field.metadata["choices"]
+    kind = str if choices else get_type_hints(type(owner))[field.name]
+    parser.add_argument(
+        name, type=kind, choices=choices and list(choices), default=argparse.SUPPRESS, help=shown,
+        metavar=None if choices else {int: "N", float: "X"}.get(kind, "VALUE"),
+    )
+
+
+def _replace(owner: Any, given: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass, and of those nested in it, with the given flags."""
+    changes = {}
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        if "help" in field.metadata:
+            if field.name in given:
+                changes[field.name] = _checked(field, given[field.name])
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            changes[field.name] = _replace(value, given)
+    return dataclasses.replace(owner, **changes)
+
+
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    check, choices = field.metadata["check"], field.metadata["choices"]
+    not_a_number = isinstance(value, float) and math.isnan(value)
+    if not_a_number or (check is not None and not check(value)):
+        raise InputError(
+            f"--{field.name.replace('_', '-')} is {value}; expected {field.metadata['expected']}"
+        )
+    return choices[value] if isinstance(choices, Mapping) else value

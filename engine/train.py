@@ -1,0 +1,395 @@
+"""The training loop: a recipe in, a run folder out."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from common.errors import InputError, call_main
+from common.files import write_json, write_text
+
+from .checkpoint import (
+    BEST,
+    LAST,
+    load_checkpoint,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    seed_everything,
+)
+from .device import autocast, find_device, wants_bf16
+from .evaluate import confusion_of, predict
+from .loading import (
+    OrderedBatches,
+    SeededImages,
+    TrainingBatches,
+    batches_on,
+    make_loader,
+    stratified,
+    worker_count,
+)
+from .recipe import Recipe, parse_flags, settings
+
+# The images that --holdout and --limit choose are the same for every seed of a comparison.
+SUBSET_SEED = 0
+
+
+def run(recipe: Recipe, description: str) -> None:
+    """What a train script does: read the flags, train, exit with a status."""
+    call_main(lambda: train(parse_flags(recipe, description)))
+
+
+@dataclass
+class Run:
+    """A run between two steps."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    bf16: bool
+    training: DataLoader
+    evaluation: DataLoader
+    network: nn.Module
+    criterion: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    epoch: int = 0  # epochs done
+    rows: list[dict[str, float]] = field(default_factory=list)  # metrics.csv
+
+    @property
+    def dataset(self) -> Any:
+        """The data set that is trained on."""
+        return self.training.dataset.dataset
+
+    def best_row(self) -> dict[str, float]:
+        """The epoch with the best accuracy on the evaluated split, the first of equals."""
+        return max(self.rows, key=lambda row: row["accuracy"])
+
+    def content(self) -> dict[str, Any]:
+        """The run as a checkpoint; see engine/checkpoint.py."""
+        return {
+            "iter": self.epoch,
+            "model_state_dict": self.network.state_dict(),
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "criterion_state_dict": self.criterion.state_dict(),
+            "scheduler_state_dict": self.scheduler.state_dict(),
+            "recipe": self.recipe.name,
+            "settings": settings(self.recipe),
+            "dataset": self.dataset.name,
+            "class_names": list(self.dataset.classes),
+            "metrics": self.rows,
+            "random_states": random_states(),
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Go back to a checkpoint of this run."""
+        self.network.load_state_dict(content["model_state_dict"])
+        self.criterion.load_state_dict(content["criterion_state_dict"])
+        self.optimizer.load_state_dict(content["optimizer_state_dict"])
+        self.scheduler.load_state_dict(content["scheduler_state_dict"])
+        self.epoch = content["iter"]
+        self.rows = content["metrics"]
+        restore_random_states(content["random_states"])
+
+
+def train(recipe: Recipe) -> None:
+    """Train by a recipe and write its run folder.
+
+    Raises InputError for data, weights, a device or a folder that does not fit the recipe.
+    """
+    folder = recipe.run_folder()
+    checkpoint = _claim(folder, recipe)
+    if checkpoint is not None and checkpoint["iter"] >= recipe.epochs:
+        print(f"{folder} is finished: {recipe.epochs} epochs; nothing to resume")
+        return
+    current = prepare(recipe)
+    if checkpoint is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", _config(current))
+    else:
+        current.restore(checkpoint)
+    _announce(current)
+    while current.epoch < recipe.epochs:
+        train_epoch(current)
+    best, last = current.best_row(), current.rows[-1]
+    print(
+        f"done: {_scores(last)} after the last epoch; best epoch {best['epoch']}: "
+        f"{_scores(best)}; evaluate with: python eval.py {folder / LAST}"
+    )
+
+
+def prepare(recipe: Recipe) -> Run:
+    """Data, network, loss, optimiser and scheduler of a recipe, seeded, before the first step."""
+    device = find_device(recipe.device)
+    training, evaluation = make_loaders(recipe, device)
+    seed_everything(recipe.seed)
+    num_classes = len(training.dataset.dataset.classes)
+    network = recipe.method.network(num_classes).to(device, memory_format=torch.channels_last)
+    criterion = recipe.method.criterion(num_classes).to(device)
+    # The order of the release: the network's parameters, last the centres.
+    optimizer = recipe.optimizer([*network.parameters(), *criterion.parameters()], lr=recipe.lr)
+    for line in recipe.method.advice(optimizer):
+        warnings.warn(line, stacklevel=2)
+    return Run(
+        recipe=recipe, folder=recipe.run_folder(), device=device,
+        bf16=wants_bf16(recipe.amp, device), training=training, evaluation=evaluation,
+        network=network, criterion=criterion, optimizer=optimizer,
+        scheduler=recipe.make_scheduler(optimizer),
+    )
+
+
+def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, DataLoader]:
+    """Loaders of what is trained on and of what is evaluated after every epoch."""
+    root, size = recipe.data_root(), recipe.image_size
+    train_set = recipe.dataset(root, "train", recipe.train_transform(size))
+    kept_out: list[int] = []
+    indices = list(range(len(train_set)))
+    if recipe.holdout:
+        kept_out, indices = stratified(train_set.labels, recipe.holdout, SUBSET_SEED)
+        test_set = recipe.dataset(root, "train", recipe.evaluation_transform(size))
+        if not kept_out:
+            raise InputError(f"--holdout {recipe.holdout} keeps no image out; use a larger share")
+    else:
+        test_set = recipe.dataset(root, "test", recipe.evaluation_transform(size))
+    if 0 < recipe.limit < len(indices):
+        labels = [train_set.labels[index] for index in indices]
+        chosen, _ = stratified(labels, recipe.limit / len(indices), SUBSET_SEED)
+        indices = [indices[position] for position in chosen]
+    images = SeededImages(train_set, indices)
+    tests = SeededImages(test_set, kept_out or None)
+    workers = worker_count(recipe.workers)
+    return (
+        make_loader(
+            images, TrainingBatches(len(images), recipe.batch_size, recipe.seed),
+            workers=workers, device=device,
+        ),
+        make_loader(
+            tests, OrderedBatches(len(tests), recipe.batch_size), workers=workers, device=device
+        ),
+    )
+
+
+def train_epoch(current: Run) -> None:
+    """One pass over the training split, one over the evaluated one; then write both."""
+    started = time.perf_counter()
+    epoch, epochs = current.epoch + 1, current.recipe.epochs
+    lr = current.optimizer.param_groups[0]["lr"]
+    means = optimize_epoch(current, epoch, lr)
+    images_per_second = len(current.training.dataset) / (time.perf_counter() - started)
+    current.scheduler.step()
+    logits, labels = predict(
+        current.network, current.evaluation, current.device,
+        progress=_bar(len(current.evaluation.dataset), f"epoch {epoch}/{epochs} evaluation"),
+    )
+    scores = confusion_of(logits, labels).metrics()
+    current.epoch = epoch
+    current.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
+    _write(current)
+    seconds = time.perf_counter() - started
+    terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+    print(
+        f"epoch {epoch}/{epochs}  lr {lr:.3g}  {terms}  {_scores(scores)}  "
+        f"{images_per_second:.0f} images/s  {seconds:.0f} s, "
+        f"{_duration(seconds * (epochs - epoch))} left",
+        flush=True,
+    )
+
+
+def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
+    """Take the steps of one epoch; returns the mean of the loss and of its terms."""
+    current.network.train()
+    current.criterion.train()
+    current.training.batch_sampler.epoch = epoch
+    log = LossLog(current, epoch, lr)
+    bar = _bar(len(current.training.dataset), f"epoch {epoch}/{current.recipe.epochs}")
+    with tqdm(**bar) as progress:
+        for images, labels, indices in batches_on(current.training, current.device):
+            with autocast(current.device, current.bf16):
+                output = current.network(images)
+            loss = current.criterion(output, labels)
+            log.add(loss.total, loss.terms, indices)
+            current.optimizer.zero_grad(set_to_none=True)
+            loss.total.backward()
+            current.optimizer.step()
+            progress.set_postfix(log.shown(), refresh=False)
+            progress.update(len(images))
+    return log.means()
+
+
+class LossLog:
+    """Means of the loss terms over an epoch, and the watch for a loss that is not finite.
+
+    The values are fetched from the device every `every` steps: at once on a CPU, rarely on a
+    GPU, where each look would make it wait.
+    """
+
+    def __init__(self, current: Run, epoch: int, lr: float):
+        self.current, self.epoch, self.lr = current, epoch, lr
+        self.every = 1 if current.device.type == "cpu" else 20
+        self.names: list[str] = []
+        self.pending: list[tuple[Tensor, Tensor]] = []
+        self.sums = torch.zeros(0, dtype=torch.float64)
+        self.images = 0
+        self.steps = 0
+
+    def add(self, total: Tensor, terms: dict[str, Tensor], indices: Tensor) -> None:
+        """Take note of a step's loss and of the images (indices) it came from."""
+        self.names = ["loss", *terms]
+        self.pending.append((torch.stack([total, *terms.values()]).detach(), indices))
+        if len(self.pending) >= self.every:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Bring pending values over; raises InputError at the first that is not finite."""
+        if not self.pending:
+            return
+        values = torch.stack([value for value, _ in self.pending]).double().cpu()
+        if not self.images:
+            self.sums = torch.zeros(values.shape[1], dtype=torch.float64)
+        for row, (_, indices) in zip(values, self.pending, strict=True):
+            self.steps += 1
+            if not row.isfinite().all():
+                self._stop(row, indices)
+            self.sums += row * len(indices)
+            self.images += len(indices)
+        self.pending.clear()
+
+    def shown(self) -> dict[str, str]:
+        """Means so far and the learning rate, for the progress bar."""
+        if not self.images:
+            return {}
+        means = (self.sums / self.images).tolist()
+        texts = {name: f"{mean:.3f}" for name, mean in zip(self.names, means, strict=True)}
+        return {**texts, "lr": f"{self.lr:.3g}"}
+
+    def means(self) -> dict[str, float]:
+        """Means over all images of the epoch: the loss and its terms."""
+        self.fetch()
+        means = (self.sums / self.images).tolist()
+        return dict(zip(self.names, means, strict=True))
+
+    def _stop(self, row: Tensor, indices: Tensor) -> None:
+        terms = ", ".join(
+            f"{name} {value:g}" for name, value in zip(self.names, row.tolist(), strict=True)
+        )
+        files = [self.current.dataset.describe(index) for index in indices.tolist()]
+        raise InputError(
+            f"the loss is not finite in epoch {self.epoch}, step {self.steps}: {terms}; learning "
+            f"rate {self.lr:g}; the last checkpoint is from epoch {self.current.epoch}; lower "
+            f"--lr or look at the batch: {' '.join(files)}"
+        )
+
+
+def _claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Make sure that the run folder is free or may be resumed; returns its last checkpoint."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output {folder} is a file; expected a folder")
+    held = [name for name in ("config.json", "metrics.csv", LAST, BEST) if (folder / name).exists()]
+    if held and not recipe.resume:
+        raise InputError(
+            f"{folder} already holds a run ({', '.join(held)}); use --resume to go on with it, "
+            "or another --output or --seed"
+        )
+    if not (folder / LAST).exists():
+        return None
+    checkpoint = load_checkpoint(folder / LAST)
+    theirs, ours = checkpoint.get("settings"), settings(recipe, result_only=True)
+    if not isinstance(theirs, dict):
+        raise InputError(f"{folder / LAST} cannot be resumed: it is not a checkpoint of ours")
+    differing = [
+        f"--{name.replace('_', '-')} was {theirs.get(name)}, is now {value}"
+        for name, value in ours.items() if theirs.get(name) != value
+    ]
+    if checkpoint.get("recipe") != recipe.name:
+        differing.insert(0, f"the recipe was {checkpoint.get('recipe')}, is now {recipe.name}")
+    if differing:
+        raise InputError(f"{folder} was run with other settings: {'; '.join(differing)}")
+    return checkpoint
+
+
+def _write(current: Run) -> None:
+    """metrics.csv, last.pth, and best.pth where this epoch is the best so far."""
+    content = current.content()
+    if current.best_row() is current.rows[-1]:
+        save_checkpoint(current.folder / BEST, content)
+    save_checkpoint(current.folder / LAST, content)
+    names = list(current.rows[0])
+    lines = [",".join(names)]
+    lines += [",".join(repr(row[name]) for name in names) for row in current.rows]
+    write_text(current.folder / "metrics.csv", "\n".join(lines) + "\n")
+
+
+def _config(current: Run) -> dict[str, Any]:
+    """config.json: what was asked for, and what it ran on."""
+    return {
+        "recipe": current.recipe.name,
+        "settings": settings(current.recipe),
+        "dataset": current.dataset.name,
+        "class_names": list(current.dataset.classes),
+        "training_images": len(current.training.dataset),
+        "evaluated_images": len(current.evaluation.dataset),
+        "evaluated_split": "holdout" if current.recipe.holdout else "test",
+        "parameters": sum(p.numel() for p in current.network.parameters()),
+        "bf16": current.bf16,
+        "device": _device_name(current.device),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def _announce(current: Run) -> None:
+    recipe = current.recipe
+    split = "held out" if recipe.holdout else "test"
+    print(
+        f"{recipe.name}: {len(current.training.dataset):,} training and "
+        f"{len(current.evaluation.dataset):,} {split} images at {recipe.image_size} px, "
+        f"{type(current.network).__name__} on {_device_name(current.device)}"
+        f"{' in bfloat16' if current.bf16 else ''}, seed {recipe.seed} -> {current.folder}"
+        f"{f', from epoch {current.epoch + 1}' if current.epoch else ''}",
+        flush=True,
+    )
+
+
+def _bar(total: int, description: str) -> dict[str, Any]:
+    # In a log file every refresh is a line, so they are rare there.
+    seconds = 0.2 if sys.stderr.isatty() else 30.0
+    return {
+        "total": total, "desc": description, "unit": " images", "leave": False,
+        "mininterval": seconds, "maxinterval": max(seconds, 10.0), "dynamic_ncols": True,
+    }
+
+
+def _scores(row: dict[str, float]) -> str:
+    return (
+        f"accuracy {100 * row['accuracy']:.2f} % "
+        f"(mean class accuracy {100 * row['mean_class_accuracy']:.2f} %)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,129 @@
+"""The trunk of the FCN: ResNet-18 without pooling and classifier, and its pre-trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from common.errors import InputError
+from common.files import load_tensors
+
+FEATURE_DIM = 512
+MSCELEB = "models/pretrain/resnet18_msceleb.pth"
+
+# torchvision's names for the children of a ResNet, in the order of the trunk's numbers.
+_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_TRUNK_NUMBER = {name: str(number) for number, name in enumerate(_CHILDREN)}
+
+
+def resnet18_trunk() -> nn.Sequential:
+    """Images (B, 3, H, W) -> feature map (B, 512, ceil(H/32), ceil(W/32)); random weights.
+
+    The children are numbered 0-7, which gives the released names `features.0` ... `features.7`.
+    """
+    whole = resnet18(weights=None)
+    return nn.Sequential(*(getattr(whole, name) for name in _CHILDREN))
+
+
+def load_trunk(trunk: nn.Sequential, pretrained: str | Path) -> None:
+    """Fill a trunk in place.
+
+    pretrained: "none" leaves the random weights; "imagenet" takes torchvision's (downloaded
+    once by torchvision); anything else is a file: the MS-Celeb-1M weights of the paper, a whole
+    torchvision ResNet-18, or a checkpoint of this project or of the release, of which the trunk
+    is taken.
+
+    Raises InputError for a file that is missing, unreadable or of another network; nothing but
+    the classifier of the old task and the batch counters of BatchNorm may be left over.
+    """
+    if str(pretrained) == "none":
+        return
+    if str(pretrained) == "imagenet":
+        source, weights = "torchvision's ImageNet weights", _imagenet_weights()
+    else:
+        path = Path(pretrained)
+        _explain_missing(path)
+        source, weights = str(path), _tensors_of(load_tensors(path, "backbone weights"), path)
+    _fill(trunk, _trunk_names(weights, source), source)
+
+
+def _imagenet_weights() -> dict[str, Tensor]:
+    try:
+        return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise InputError(
+            f"torchvision could not fetch its ImageNet weights ({error}); connect once, or put "
+            "resnet18-f37072fd.pth into the folder checkpoints/ of torch's hub cache, or use "
+            "--pretrained none"
+        ) from error
+
+
+def _explain_missing(path: Path) -> None:
+    if path.is_file():
+        return
+    raise InputError(
+        f"backbone weights {path} not found; the paper's numbers need ResNet-18 pre-trained on "
+        f"MS-Celeb-1M: put resnet18_msceleb.pth at {MSCELEB} (models/pretrain/README.md says "
+        "where to get it), or use --pretrained imagenet (torchvision's weights), --pretrained "
+        "CHECKPOINT (the trunk of a run of yours), or --pretrained none (random weights)"
+    )
+
+
+def _tensors_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state dict inside a file: bare, or under one of the two names in use."""
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {
+        str(name).removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise InputError(f"backbone weights {path} hold no tensors; expected a ResNet-18")
+    return tensors
+
+
+def _trunk_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename to the trunk's numbers and drop the classifier, and nothing but the classifier."""
+    if any(name.startswith("features.") for name in weights):
+        ours = ("cat_head", "fc.", "bn.")
+        parts = {name: name.removeprefix("features.") for name in weights
+                 if name.startswith("features.")}
+        foreign = [name for name in weights
+                   if name not in parts and not name.startswith(ours)]
+    else:
+        parts, foreign = {}, []
+        for name in weights:
+            child, _, rest = name.partition(".")
+            if child in _TRUNK_NUMBER:
+                parts[name] = f"{_TRUNK_NUMBER[child]}.{rest}"
+            elif name not in ("fc.weight", "fc.bias"):
+                foreign.append(name)
+    if foreign:
+        raise InputError(
+            f"{source} is not a ResNet-18: {len(foreign)} names do not belong to it, the first "
+            f"is {foreign[0]}; expected torchvision's names or a checkpoint of this project"
+        )
+    return {short: weights[name] for name, short in parts.items()}
+
+
+def _fill(trunk: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
+    expected = trunk.state_dict()
+    # Files from before torch 0.4.1 have no batch counters; they do not change the network.
+    missing = [name for name in expected
+               if name not in weights and not name.endswith("num_batches_tracked")]
+    extra = [name for name in weights if name not in expected]
+    wrong = [name for name, value in weights.items()
+             if name in expected and value.shape != expected[name].shape]
+    for names, complaint in ((missing, "lacks"), (extra, "has besides"), (wrong, "has in another shape")):
+        if names:
+            raise InputError(
+                f"{source} is not a ResNet-18: it {complaint} {len(names)} of the trunk's "
+                f"tensors, the first is {names[0]}"
+            )
+    trunk.load_state_dict(expected | weights)

@@ -1,0 +1,163 @@
+"""DAN: feature clustering trunk, multi-head cross attention, attention fusion (paper section 3).
+
+Module names are those of the released checkpoints, so that `state_dict` is exchangeable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import init
+
+from .backbone import FEATURE_DIM, resnet18_trunk
+from .precision import full_precision, no_autocast
+
+
+class DANOutput(NamedTuple):
+    """What every network of this project returns."""
+
+    logits: Tensor  # (B, C)
+    features: Tensor  # (B, 512, h, w), the FCN's feature map x'
+    heads: Tensor  # (B, k, 512), attention vectors as the fusion uses them
+
+
+def _conv_bn(in_channels: int, out_channels: int, kernel: tuple[int, int]) -> nn.Sequential:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=padding),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+class SpatialAttention(nn.Module):
+    """Spatial unit of a head: s = x' * map (section 3.2, Eq. 3)."""
+
+    def __init__(self):
+        super().__init__()
+        reduced = FEATURE_DIM // 2
+        self.conv1x1 = _conv_bn(FEATURE_DIM, reduced, (1, 1))
+        self.conv_3x3 = _conv_bn(reduced, FEATURE_DIM, (3, 3))
+        self.conv_1x3 = _conv_bn(reduced, FEATURE_DIM, (1, 3))
+        self.conv_3x1 = _conv_bn(reduced, FEATURE_DIM, (3, 1))
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """The spatial map (B, 1, h, w) of a feature map (B, 512, h, w); not negative."""
+        y = self.conv1x1(features)
+        y = torch.relu(self.conv_3x3(y) + self.conv_1x3(y) + self.conv_3x1(y))
+        # A sum of 512 channels is in the hundreds, where a half type has steps of one or more.
+        return full_precision(y).sum(dim=1, keepdim=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale a feature map (B, 512, h, w) by its spatial map; same shape."""
+        return features * self.attention_map(features)
+
+
+class ChannelAttention(nn.Module):
+    """Channel unit of a head: a = v * gate(v), v the pooled spatial output (section 3.2, Eq. 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.Linear(FEATURE_DIM, 32),
+            nn.BatchNorm1d(32),
+            nn.ReLU(),
+            nn.Linear(32, FEATURE_DIM),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, spatial: Tensor) -> Tensor:
+        """Pool (B, 512, h, w) over its positions and gate the channels: (B, 512)."""
+        pooled = spatial.mean(dim=(2, 3))
+        return pooled * self.attention(pooled)
+
+
+class CrossAttentionHead(nn.Module):
+    """One head of MAN: the spatial unit, then the channel unit (Figure 2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.sa = SpatialAttention()
+        self.ca = ChannelAttention()
+        self.apply(_init_head)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Attend to a feature map (B, 512, h, w); returns the attention vector (B, 512)."""
+        return self.ca(self.sa(features))
+
+
+def _init_head(module: nn.Module) -> None:
+    """The release's initialisation of the heads; the fused classifier keeps torch's defaults."""
+    if isinstance(module, nn.Conv2d):
+        init.kaiming_normal_(module.weight, mode="fan_out")
+        init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        init.ones_(module.weight)
+        init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        init.normal_(module.weight, std=0.001)
+        init.zeros_(module.bias)
+
+
+class DAN(nn.Module):
+    """Distract your Attention Network: FCN trunk, `num_heads` cross attention heads, AFN.
+
+    `num_classes` >= 2 expressions, `num_heads` >= 1. The trunk starts from random weights;
+    `networks.load_trunk(model.features, ...)` fills it.
+
+    Raises ValueError for other numbers.
+    """
+
+    def __init__(self, num_classes: int = 7, num_heads: int = 4):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}; DAN needs at least 2")
+        if num_heads < 1:
+            raise ValueError(f"num_heads is {num_heads}; DAN needs at least 1")
+        self.num_classes = num_classes
+        self.num_heads = num_heads
+        self.features = resnet18_trunk()
+        for i in range(num_heads):
+            # Released checkpoints name the heads cat_head0 ... cat_head{k-1}.
+            setattr(self, f"cat_head{i}", CrossAttentionHead())
+        self.fc = nn.Linear(FEATURE_DIM, num_classes)
+        self.bn = nn.BatchNorm1d(num_classes)
+
+    def attention_heads(self) -> list[CrossAttentionHead]:
+        """The k heads in order."""
+        return [getattr(self, f"cat_head{i}") for i in range(self.num_heads)]
+
+    def forward(self, images: Tensor) -> DANOutput:
+        """Classify normalised RGB images (B, 3, H, W) with H, W >= 32.
+
+        Returns logits (B, C), features (B, 512, h, w) and heads (B, k, 512). With more than
+        one head the heads are log-softmaxed over each other (Eq. 5); a single head stays as it
+        is, since its softmax would be constant.
+        """
+        features = self.features(images)
+        heads = torch.stack([head(features) for head in self.attention_heads()], dim=1)
+        with no_autocast(images):
+            heads = full_precision(heads)
+            if self.num_heads > 1:
+                heads = heads.log_softmax(dim=1)
+            logits = self.bn(self.fc(heads.sum(dim=1)))
+        return DANOutput(logits, features, heads)
+
+
+class ResNet18(nn.Module):
+    """The paper's baseline: the same trunk, average pooling, one linear layer."""
+
+    def __init__(self, num_classes: int = 7):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
+        self.num_classes = num_classes
+        self.features = resnet18_trunk()
+        self.fc = nn.Linear(FEATURE_DIM, num_classes)
+
+    def forward(self, images: Tensor) -> DANOutput:
+        """Classify (B, 3, H, W); the pooled features stand in as the only head (B, 1, 512)."""
+        features = self.features(images)
+        pooled = features.mean(dim=(2, 3))
+        return DANOutput(self.fc(pooled), features, pooled.unsqueeze(1))

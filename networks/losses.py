@@ -1,0 +1,130 @@
+"""The losses of DAN: affinity (Eq. 2), partition (Eq. 6) and the unified loss (Eq. 7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .backbone import FEATURE_DIM
+from .dan import DANOutput
+from .precision import full_precision, no_autocast
+
+# Below this variance two heads count as equal (they differ by less than about 0.01 nat).
+# A channel that ReLU left at zero over its whole map makes every head equal there, and Eq. 6
+# read literally would be infinite; with the floor such a channel adds the constant
+# log(1 + k / VARIANCE_FLOOR), about 10.6 for four heads, and no gradient.
+VARIANCE_FLOOR = 1e-4
+
+
+class AffinityLoss(nn.Module):
+    """Affinity loss (Eq. 2): distance to the class centre over the variance among centres.
+
+    With pooled features x_i and centres c (classes, feature_dim), learned by the optimiser:
+
+        L = 1/B sum_i ||x_i - c_{y_i}||^2 / sum_d var_j(c_jd)
+
+    The division by the batch size, the average pooling and the unbiased variance are the
+    release's reading. The divisor is differentiated, so the centres are driven apart.
+
+    Raises ValueError for fewer than 2 classes (their variance does not exist).
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int = FEATURE_DIM):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes is {num_classes}; the variance among centres needs at least 2"
+            )
+        self.centers = nn.Parameter(torch.randn(num_classes, feature_dim))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss of features (B, D, h, w) or (B, D) with labels (B,) in 0..classes-1."""
+        with no_autocast(features):
+            pooled = full_precision(features)
+            if pooled.dim() == 4:
+                pooled = pooled.mean(dim=(2, 3))
+            centers = full_precision(self.centers)
+            distance = (pooled - centers[labels]).square().sum() / len(labels)
+            return distance / centers.var(dim=0).sum()
+
+
+class PartitionLoss(nn.Module):
+    """Partition loss: small when the k heads differ from each other.
+
+    form="eq6" is the paper's Equation 6, the mean over samples and channels of
+    log(1 + k / v), v the unbiased variance over the heads, floored at `VARIANCE_FLOOR`.
+    form="released" is what the released code computes, log(1 + k / mean v).
+    One head cannot be partitioned: its loss is 0.
+
+    Raises ValueError for another form.
+    """
+
+    FORMS = ("eq6", "released")
+
+    def __init__(self, form: str = "eq6"):
+        super().__init__()
+        if form not in self.FORMS:
+            raise ValueError(f"form is {form!r}; expected one of {', '.join(self.FORMS)}")
+        self.form = form
+
+    def forward(self, heads: Tensor) -> Tensor:
+        """The loss of attention vectors (B, k, D) after the log-softmax over k."""
+        with no_autocast(heads):
+            heads = full_precision(heads)
+            num_heads = heads.shape[1]
+            if num_heads == 1:
+                return heads.new_zeros(())
+            variance = heads.var(dim=1)
+            if self.form == "released":
+                # The smallest normal number keeps identical heads finite and changes no other.
+                mean = variance.mean() + torch.finfo(heads.dtype).eps
+                return torch.log1p(num_heads / mean)
+            return torch.log1p(num_heads / variance.clamp_min(VARIANCE_FLOOR)).mean()
+
+
+class LossTerms(NamedTuple):
+    """A weighted sum and the terms in it, by name, unweighted."""
+
+    total: Tensor  # scalar, what is differentiated
+    terms: dict[str, Tensor]  # scalars
+
+
+class UnifiedLoss(nn.Module):
+    """Unified loss (Eq. 7): L = lambda1 L_affinity + lambda2 L_partition + L_cls.
+
+    fcn_loss "affinity" or "none"; partition "eq6", "released" or "none". Terms that are off
+    are not computed. All terms are taken in float32 at least, whatever the autocast type.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        fcn_loss: str = "affinity",
+        partition: str = "eq6",
+        lambda1: float = 1.0,
+        lambda2: float = 1.0,
+    ):
+        super().__init__()
+        if fcn_loss not in ("affinity", "none"):
+            raise ValueError(f"fcn_loss is {fcn_loss!r}; expected affinity or none")
+        self.affinity = AffinityLoss(num_classes) if fcn_loss == "affinity" else None
+        self.partition = PartitionLoss(partition) if partition != "none" else None
+        self.lambda1 = lambda1
+        self.lambda2 = lambda2
+
+    def forward(self, output: DANOutput, labels: Tensor) -> LossTerms:
+        """The loss of a network's output with labels (B,) in 0..classes-1."""
+        with no_autocast(output.logits):
+            terms = {"cls": F.cross_entropy(full_precision(output.logits), labels)}
+        total = terms["cls"]
+        if self.affinity is not None:
+            terms["affinity"] = self.affinity(output.features, labels)
+            total = total + self.lambda1 * terms["affinity"]
+        if self.partition is not None:
+            terms["partition"] = self.partition(output.heads)
+            total = total + self.lambda2 * terms["partition"]
+        return LossTerms(total, terms)

@@ -1,0 +1,108 @@
+"""What a train script trains: the network, its loss, and the paper's ablations of both as flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn, optim
+
+from common.errors import InputError
+from common.flags import flag, not_negative, positive
+
+from .backbone import MSCELEB, load_trunk
+from .dan import DAN, ResNet18
+from .losses import PartitionLoss, UnifiedLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """DAN as in the paper unless a field says otherwise."""
+
+    arch: str = flag(
+        "dan", choices=("dan", "resnet18"),
+        help="dan, or the paper's baseline resnet18: trunk, pooling, linear layer, cross-entropy",
+    )
+    heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
+    pretrained: str = flag(
+        MSCELEB,
+        help="weights the trunk starts from: PATH (MS-Celeb-1M file, or a checkpoint of ours), "
+        "imagenet (torchvision's), or none (random)",
+    )
+    fcn_loss: str = flag(
+        "affinity", choices=("affinity", "none"), help="loss on the FCN's features, Eq. 2"
+    )
+    partition: str = flag(
+        "eq6", choices=(*PartitionLoss.FORMS, "none"),
+        help="loss on the heads: the paper's Eq. 6, the released code's form, or none",
+    )
+    lambda1: float = flag(
+        1.0, check=not_negative, expected="at least 0", help="weight of the FCN loss, Eq. 7"
+    )
+    lambda2: float = flag(
+        1.0, check=not_negative, expected="at least 0", help="weight of the partition loss, Eq. 7"
+    )
+
+    def network(self, num_classes: int) -> nn.Module:
+        """The network with its trunk filled; raises InputError where the weights cannot be had."""
+        network = ResNet18(num_classes) if self.arch == "resnet18" else (
+            DAN(num_classes, self.heads)
+        )
+        load_trunk(network.features, self.pretrained)
+        return network
+
+    def criterion(self, num_classes: int) -> UnifiedLoss:
+        """The loss; the baseline is trained with cross-entropy alone."""
+        baseline = self.arch == "resnet18"
+        return UnifiedLoss(
+            num_classes,
+            fcn_loss="none" if baseline else self.fcn_loss,
+            partition="none" if baseline else self.partition,
+            lambda1=self.lambda1,
+            lambda2=self.lambda2,
+        )
+
+    def advice(self, optimizer: optim.Optimizer) -> list[str]:
+        """What a user should know before a run that is likely to fail; one line each."""
+        if self.arch == "dan" and self.pretrained == "none" and isinstance(optimizer, optim.SGD):
+            return [
+                "DAN from random weights under SGD rarely leaves the majority class; train "
+                "--arch resnet18 --pretrained none first and give its last.pth as --pretrained, "
+                "or use --optimizer adamw --lr 0.001"
+            ]
+        return []
+
+
+def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """Build the network that a state dict (ours or released) belongs to, and fill it.
+
+    The architecture, the number of heads and of classes are read from names and shapes.
+
+    Raises InputError where they fit no network of this project.
+    """
+    fc = state_dict.get("fc.weight")
+    if not isinstance(fc, Tensor) or fc.dim() != 2:
+        raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
+    numbers = {int(found[1]) for name in state_dict if (found := re.match(r"cat_head(\d+)\.", name))}
+    if numbers != set(range(len(numbers))):
+        raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
+    num_classes = fc.shape[0]
+    network = DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        given = state_dict.get(name)
+        if not isinstance(given, Tensor):
+            raise InputError(f"the weights lack {name} of {type(network).__name__}")
+        if given.shape != tensor.shape:
+            raise InputError(
+                f"the weights have {name} as {tuple(given.shape)}; expected {tuple(tensor.shape)}"
+            )
+    extra = [name for name in state_dict if name not in expected]
+    if extra:
+        raise InputError(
+            f"the weights hold {len(extra)} tensors that {type(network).__name__} has not, the "
+            f"first is {extra[0]}"
+        )
+    network.load_state_dict(dict(state_dict))
+    return network
