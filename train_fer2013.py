@@ -1,6 +1,6 @@
 """Train DAN on FER2013.
 
-    python train_fer2013.py --data datasets/fer2013
+python train_fer2013.py --data datasets/fer2013
 """
 
 from functools import partial

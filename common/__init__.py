@@ -1,1 +1,1 @@
-"""What every folder may use: one error class, whole-file writes, safe loading, flag declarations."""
+"""What every folder may use: one error class, whole-file writes, safe loading, flags."""

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import InputError
 
 Counts = tuple[int, ...]
+ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -27,8 +29,13 @@ def open_rgb(path: Path) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise InputError(f"image {path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError,
-            Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as error:
         raise InputError(
             f"image {path} cannot be decoded ({error}); replace it or take it out of the data set"
         ) from error
@@ -36,12 +43,12 @@ def open_rgb(path: Path) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any PIL mode to 8-bit RGB; see `open_rgb`."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # PIL would clip at 255; 16-bit samples reach 65,535.
-        return image.point(lambda value: value / 257, "L").convert("RGB") if (
-            image.mode == "I"
-        ) else Image.fromarray((_as_array(image) / 257).round().astype("uint8")).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode.startswith("I") or image.mode == "F":
+        # PIL would clip at 255; 16-bit samples, which is what these modes hold, reach 65,535.
+        wide = np.asarray(image, dtype=np.float64)
+        grey = np.clip(wide / 257 if image.mode != "F" else wide, 0, 255).round()
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -165,12 +172,6 @@ def class_folder_samples(folder: Path, classes: Sequence[str]) -> list[tuple[Pat
         for path in sorted(present[name.lower()].iterdir())
         if not path.name.startswith(".")
     ]
-
-
-def _as_array(image: Image.Image) -> Any:
-    import numpy as np
-
-    return np.asarray(image)
 
 
 def _list(counts: Counts) -> str:

@@ -34,7 +34,9 @@ class FER2013(FaceDataset):
     published_counts = {
         "train": ((3995, 436, 4097, 7215, 4830, 3171, 4965),),
         "test": (
-            tuple(a + b for a, b in zip(_PUBLIC, _PRIVATE, strict=True)), _PUBLIC, _PRIVATE,
+            tuple(a + b for a, b in zip(_PUBLIC, _PRIVATE, strict=True)),
+            _PUBLIC,
+            _PRIVATE,
         ),
         "public": (_PUBLIC,),
         "private": (_PRIVATE,),

@@ -28,7 +28,9 @@ class RAFDB(FaceDataset):
 
     @classmethod
     def layout_help(cls) -> str:
-        return f"{LABEL_FILE} (lines 'train_00001.jpg 5') and {IMAGE_FOLDER}/train_00001_aligned.jpg"
+        return (
+            f"{LABEL_FILE} (lines 'train_00001.jpg 5') and {IMAGE_FOLDER}/train_00001_aligned.jpg"
+        )
 
     def load(self) -> None:
         base = self._find_base()
@@ -88,6 +90,8 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text file ({error.reason} at byte {error.start})") from error
+        raise InputError(
+            f"{path} is no text file ({error.reason} at byte {error.start})"
+        ) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error

@@ -31,21 +31,25 @@ def rafdb_train(size: int = 224) -> v2.Compose:
         v2.RandomRotation(20),
         v2.RandomCrop((size, size), padding=round(size * 32 / 224)),
     ]
-    return v2.Compose([
-        v2.Resize((size, size)),
-        v2.RandomHorizontalFlip(),
-        v2.RandomApply(shifted, p=0.2),
-        *_tensor(),
-        v2.RandomErasing(scale=(0.02, 0.25)),
-    ])
+    return v2.Compose(
+        [
+            v2.Resize((size, size)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply(shifted, p=0.2),
+            *_tensor(),
+            v2.RandomErasing(scale=(0.02, 0.25)),
+        ]
+    )
 
 
 def fer2013_train(size: int = 224) -> v2.Compose:
     """Ours for FER2013, whose faces are loosely cropped: flip, small affine, erase."""
-    return v2.Compose([
-        v2.Resize((size, size)),
-        v2.RandomHorizontalFlip(),
-        v2.RandomAffine(15, translate=(0.1, 0.1), scale=(0.85, 1.15)),
-        *_tensor(),
-        v2.RandomErasing(scale=(0.02, 0.25)),
-    ])
+    return v2.Compose(
+        [
+            v2.Resize((size, size)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(15, translate=(0.1, 0.1), scale=(0.85, 1.15)),
+            *_tensor(),
+            v2.RandomErasing(scale=(0.02, 0.25)),
+        ]
+    )

@@ -87,9 +87,9 @@ class ConfusionMatrix:
         }
 
     def _diagonal_and(self, dim: int) -> list[tuple[int, int]]:
-        return list(zip(
-            self.counts.diagonal().tolist(), self.counts.sum(dim).tolist(), strict=True
-        ))
+        return list(
+            zip(self.counts.diagonal().tolist(), self.counts.sum(dim).tolist(), strict=True)
+        )
 
 
 def _ratio(part: int, whole: int) -> float:

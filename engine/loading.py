@@ -6,6 +6,7 @@ result is the same whatever the number of worker processes and wherever a run wa
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -109,7 +110,7 @@ class OrderedBatches(Sampler[list[Draw]]):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        return math.ceil(self.num_images / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for start in range(0, self.num_images, self.batch_size):
@@ -140,9 +141,7 @@ def batches_on(loader: DataLoader, device: torch.device) -> Iterator[tuple[Tenso
             if isinstance(batch, InputError):
                 raise batch
             images, labels, indices = batch
-            images = images.to(
-                device, non_blocking=True, memory_format=torch.channels_last
-            )
+            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
             yield images, labels.to(device, non_blocking=True), indices
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -157,24 +156,22 @@ def worker_count(requested: int) -> int:
     """The number of loading processes that `--workers` asks for; -1: one a core, at most 8."""
     if requested >= 0:
         return requested
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
-        os.cpu_count() or 1
-    ))
+    return min(
+        8,
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
+    )
 
 
-def stratified(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split positions into (the share of every class, the rest), both in order.
-
-    At least one image of a class stays in the rest, so no class vanishes from training.
-    """
+def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
+    """Positions in a random order of which every beginning has the classes in proportion."""
     generator = torch.Generator().manual_seed(seed)
     labels_tensor = torch.tensor(labels)
-    taken = torch.zeros(len(labels), dtype=torch.bool)
+    rank = torch.empty(len(labels), dtype=torch.float64)
     for label in sorted(set(labels)):
         members = (labels_tensor == label).nonzero().flatten()
-        members = members[torch.randperm(len(members), generator=generator)]
-        taken[members[: min(round(share * len(members)), len(members) - 1)]] = True
-    return taken.nonzero().flatten().tolist(), (~taken).nonzero().flatten().tolist()
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        rank[shuffled] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return rank.argsort(stable=True).tolist()
 
 
 def _mix(seed: int, epoch: int) -> int:

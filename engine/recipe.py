@@ -53,24 +53,33 @@ class Recipe:
     optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centres")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
     image_size: int = flag(
-        224, check=lambda size: 32 <= size <= 4096, expected="32 to 4096",
+        224,
+        check=lambda size: 32 <= size <= 4096,
+        expected="32 to 4096",
         help="side of the square network input, pixels",
     )
     amp: str = flag(
-        "auto", choices=("auto", "bf16", "off"),
+        "auto",
+        choices=("auto", "bf16", "off"),
         help="autocast: bf16, off, or auto: bf16 where the hardware multiplies it",
     )
     holdout: float = flag(
-        0.0, check=lambda share: 0 <= share < 1, expected="0 up to, not including, 1",
+        0.0,
+        check=lambda share: 0 <= share < 1,
+        expected="0 up to, not including, 1",
         help="share of each class of the training split to keep out and evaluate on instead of "
         "the test split, for choosing settings",
     )
     limit: int = flag(
-        0, check=not_negative, expected="at least 0",
+        0,
+        check=not_negative,
+        expected="at least 0",
         help="train on so many images, the same share of every class (0: all)",
     )
     seed: int = flag(
-        0, check=lambda seed: 0 <= seed < 2**32, expected="0 to 4294967295",
+        0,
+        check=lambda seed: 0 <= seed < 2**32,
+        expected="0 to 4294967295",
         help="start of every random number: weights, order, augmentation",
     )
     data: str = flag("", help="data folder (default: the data set's own)", affects_result=False)
@@ -78,7 +87,9 @@ class Recipe:
         "", help="run folder (default: runs/<recipe>-seed<seed>)", affects_result=False
     )
     workers: int = flag(
-        -1, check=lambda workers: workers >= -1, expected="at least 0, or -1",
+        -1,
+        check=lambda workers: workers >= -1,
+        expected="at least 0, or -1",
         help="processes that load images (0: none; -1: one per core, 8 at most)",
         affects_result=False,
     )
@@ -141,7 +152,8 @@ def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | Non
     unknown flag or a value of another type.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     for owner, field in flag_fields(recipe):
@@ -153,18 +165,26 @@ def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | Non
 def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Field) -> None:
     name = "--" + field.name.replace("_", "-")
     current = getattr(owner, field.name)
-    shown = f"{field.metadata['help']} [{_plain(current)}]" if current != "" else field.metadata["help"]
+    shown = (
+        f"{field.metadata['help']} [{_plain(current)}]" if current != "" else field.metadata["help"]
+    )
     shown = shown.replace("%", "%%")
     if isinstance(current, bool):
         parser.add_argument(
-            name, action=argparse.BooleanOptionalAction if current else "store_true",
-            default=argparse.SUPPRESS, help=field.metadata["help"],
+            name,
+            action=argparse.BooleanOptionalAction if current else "store_true",
+            default=argparse.SUPPRESS,
+            help=field.metadata["help"],
         )
         return
     choices = field.metadata["choices"]
     kind = str if choices else get_type_hints(type(owner))[field.name]
     parser.add_argument(
-        name, type=kind, choices=choices and list(choices), default=argparse.SUPPRESS, help=shown,
+        name,
+        type=kind,
+        choices=choices and list(choices),
+        default=argparse.SUPPRESS,
+        help=shown,
         metavar=None if choices else {int: "N", float: "X"}.get(kind, "VALUE"),
     )
 

@@ -39,9 +39,10 @@ from .loading import (
     TrainingBatches,
     batches_on,
     make_loader,
-    stratified,
+    stratified_order,
     worker_count,
 )
+from .progress import progress_bar
 from .recipe import Recipe, parse_flags, settings
 
 # The images that --holdout and --limit choose are the same for every seed of a comparison.
@@ -145,9 +146,15 @@ def prepare(recipe: Recipe) -> Run:
     for line in recipe.method.advice(optimizer):
         warnings.warn(line, stacklevel=2)
     return Run(
-        recipe=recipe, folder=recipe.run_folder(), device=device,
-        bf16=wants_bf16(recipe.amp, device), training=training, evaluation=evaluation,
-        network=network, criterion=criterion, optimizer=optimizer,
+        recipe=recipe,
+        folder=recipe.run_folder(),
+        device=device,
+        bf16=wants_bf16(recipe.amp, device),
+        training=training,
+        evaluation=evaluation,
+        network=network,
+        criterion=criterion,
+        optimizer=optimizer,
         scheduler=recipe.make_scheduler(optimizer),
     )
 
@@ -156,26 +163,22 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
     """Loaders of what is trained on and of what is evaluated after every epoch."""
     root, size = recipe.data_root(), recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
-    kept_out: list[int] = []
-    indices = list(range(len(train_set)))
-    if recipe.holdout:
-        kept_out, indices = stratified(train_set.labels, recipe.holdout, SUBSET_SEED)
-        test_set = recipe.dataset(root, "train", recipe.evaluation_transform(size))
-        if not kept_out:
-            raise InputError(f"--holdout {recipe.holdout} keeps no image out; use a larger share")
-    else:
-        test_set = recipe.dataset(root, "test", recipe.evaluation_transform(size))
-    if 0 < recipe.limit < len(indices):
-        labels = [train_set.labels[index] for index in indices]
-        chosen, _ = stratified(labels, recipe.limit / len(indices), SUBSET_SEED)
-        indices = [indices[position] for position in chosen]
-    images = SeededImages(train_set, indices)
-    tests = SeededImages(test_set, kept_out or None)
+    split = "train" if recipe.holdout else "test"
+    test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
+    order = stratified_order(train_set.labels, SUBSET_SEED)
+    held_out = round(recipe.holdout * len(order))
+    if recipe.holdout and not held_out:
+        raise InputError(f"--holdout {recipe.holdout} keeps no image out; use a larger share")
+    chosen = order[held_out:][: recipe.limit or None]
+    images = SeededImages(train_set, sorted(chosen))
+    tests = SeededImages(test_set, sorted(order[:held_out]) if held_out else None)
     workers = worker_count(recipe.workers)
     return (
         make_loader(
-            images, TrainingBatches(len(images), recipe.batch_size, recipe.seed),
-            workers=workers, device=device,
+            images,
+            TrainingBatches(len(images), recipe.batch_size, recipe.seed),
+            workers=workers,
+            device=device,
         ),
         make_loader(
             tests, OrderedBatches(len(tests), recipe.batch_size), workers=workers, device=device
@@ -192,8 +195,10 @@ def train_epoch(current: Run) -> None:
     images_per_second = len(current.training.dataset) / (time.perf_counter() - started)
     current.scheduler.step()
     logits, labels = predict(
-        current.network, current.evaluation, current.device,
-        progress=_bar(len(current.evaluation.dataset), f"epoch {epoch}/{epochs} evaluation"),
+        current.network,
+        current.evaluation,
+        current.device,
+        progress=progress_bar(len(current.evaluation.dataset), f"evaluation {epoch}/{epochs}"),
     )
     scores = confusion_of(logits, labels).metrics()
     current.epoch = epoch
@@ -215,7 +220,7 @@ def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
     current.criterion.train()
     current.training.batch_sampler.epoch = epoch
     log = LossLog(current, epoch, lr)
-    bar = _bar(len(current.training.dataset), f"epoch {epoch}/{current.recipe.epochs}")
+    bar = progress_bar(len(current.training.dataset), f"epoch {epoch}/{current.recipe.epochs}")
     with tqdm(**bar) as progress:
         for images, labels, indices in batches_on(current.training, current.device):
             with autocast(current.device, current.bf16):
@@ -312,7 +317,8 @@ def _claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         raise InputError(f"{folder / LAST} cannot be resumed: it is not a checkpoint of ours")
     differing = [
         f"--{name.replace('_', '-')} was {theirs.get(name)}, is now {value}"
-        for name, value in ours.items() if theirs.get(name) != value
+        for name, value in ours.items()
+        if theirs.get(name) != value
     ]
     if checkpoint.get("recipe") != recipe.name:
         differing.insert(0, f"the recipe was {checkpoint.get('recipe')}, is now {recipe.name}")
@@ -372,15 +378,6 @@ def _announce(current: Run) -> None:
         f"{f', from epoch {current.epoch + 1}' if current.epoch else ''}",
         flush=True,
     )
-
-
-def _bar(total: int, description: str) -> dict[str, Any]:
-    # In a log file every refresh is a line, so they are rare there.
-    seconds = 0.2 if sys.stderr.isatty() else 30.0
-    return {
-        "total": total, "desc": description, "unit": " images", "leave": False,
-        "mininterval": seconds, "maxinterval": max(seconds, 10.0), "dynamic_ncols": True,
-    }
 
 
 def _scores(row: dict[str, float]) -> str:

@@ -92,10 +92,10 @@ def _trunk_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """Rename to the trunk's numbers and drop the classifier, and nothing but the classifier."""
     if any(name.startswith("features.") for name in weights):
         ours = ("cat_head", "fc.", "bn.")
-        parts = {name: name.removeprefix("features.") for name in weights
-                 if name.startswith("features.")}
-        foreign = [name for name in weights
-                   if name not in parts and not name.startswith(ours)]
+        parts = {
+            name: name.removeprefix("features.") for name in weights if name.startswith("features.")
+        }
+        foreign = [name for name in weights if name not in parts and not name.startswith(ours)]
     else:
         parts, foreign = {}, []
         for name in weights:
@@ -115,15 +115,21 @@ def _trunk_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 def _fill(trunk: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
     expected = trunk.state_dict()
     # Files from before torch 0.4.1 have no batch counters; they do not change the network.
-    missing = [name for name in expected
-               if name not in weights and not name.endswith("num_batches_tracked")]
+    missing = [
+        name
+        for name in expected
+        if name not in weights and not name.endswith("num_batches_tracked")
+    ]
     extra = [name for name in weights if name not in expected]
-    wrong = [name for name, value in weights.items()
-             if name in expected and value.shape != expected[name].shape]
-    for names, complaint in ((missing, "lacks"), (extra, "has besides"), (wrong, "has in another shape")):
+    wrong = [
+        name
+        for name, value in weights.items()
+        if name in expected and value.shape != expected[name].shape
+    ]
+    for names, complaint in ((missing, "missing"), (extra, "unknown"), (wrong, "of another shape")):
         if names:
             raise InputError(
-                f"{source} is not a ResNet-18: it {complaint} {len(names)} of the trunk's "
-                f"tensors, the first is {names[0]}"
+                f"{source} is not a ResNet-18: {len(names)} tensors are {complaint}, the first "
+                f"is {names[0]} of the trunk"
             )
     trunk.load_state_dict(expected | weights)

@@ -21,7 +21,8 @@ class Method:
     """DAN as in the paper unless a field says otherwise."""
 
     arch: str = flag(
-        "dan", choices=("dan", "resnet18"),
+        "dan",
+        choices=("dan", "resnet18"),
         help="dan, or the paper's baseline resnet18: trunk, pooling, linear layer, cross-entropy",
     )
     heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
@@ -34,7 +35,8 @@ class Method:
         "affinity", choices=("affinity", "none"), help="loss on the FCN's features, Eq. 2"
     )
     partition: str = flag(
-        "eq6", choices=(*PartitionLoss.FORMS, "none"),
+        "eq6",
+        choices=(*PartitionLoss.FORMS, "none"),
         help="loss on the heads: the paper's Eq. 6, the released code's form, or none",
     )
     lambda1: float = flag(
@@ -46,8 +48,8 @@ class Method:
 
     def network(self, num_classes: int) -> nn.Module:
         """The network with its trunk filled; raises InputError where the weights cannot be had."""
-        network = ResNet18(num_classes) if self.arch == "resnet18" else (
-            DAN(num_classes, self.heads)
+        network = (
+            ResNet18(num_classes) if self.arch == "resnet18" else (DAN(num_classes, self.heads))
         )
         load_trunk(network.features, self.pretrained)
         return network
@@ -84,7 +86,8 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
-    numbers = {int(found[1]) for name in state_dict if (found := re.match(r"cat_head(\d+)\.", name))}
+    found = [re.match(r"cat_head(\d+)\.", str(name)) for name in state_dict]
+    numbers = {int(match[1]) for match in found if match}
     if numbers != set(range(len(numbers))):
         raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
     num_classes = fc.shape[0]

@@ -1,0 +1,21 @@
+"""The look of progress bars."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def progress_bar(total: int, description: str) -> dict[str, Any]:
+    """Arguments of tqdm for a bar over `total` images: images/s and time left come with it."""
+    # In a log file every refresh is a line, so they are rare there.
+    seconds = 0.2 if sys.stderr.isatty() else 30.0
+    return {
+        "total": total,
+        "desc": description,
+        "unit": " images",
+        "leave": False,
+        "mininterval": seconds,
+        "maxinterval": max(seconds, 10.0),
+        "dynamic_ncols": True,
+    }

@@ -1,0 +1,254 @@
+"""Evaluate a checkpoint, ours or a released one, and put its numbers beside the paper's.
+
+    python eval.py runs/rafdb-seed0/best.pth
+    python eval.py models/rafdb_epoch21_acc0.897_bacc0.8275.pth --data datasets/raf-basic
+
+The data set and its folder come from the checkpoint (ours) or from the file's name (released)
+unless they are given. All numbers come from one confusion matrix over the whole split.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from common.errors import InputError, call_main
+from common.files import write_json
+from datasets import DATASETS, FaceDataset, transforms
+from engine.checkpoint import load_checkpoint
+from engine.device import find_device
+from engine.evaluate import ConfusionMatrix, confusion_of, predict
+from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
+from engine.progress import progress_bar
+from engine.report import metrics_json, metrics_text, save_confusion_picture
+from networks import DAN, network_for
+from results import published_for
+
+# How the released files are named, "affecnet" spelled so.
+RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
+RELEASED_IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network from a checkpoint, and what the file says about it."""
+
+    path: Path
+    network: nn.Module
+    dataset: str | None  # None: neither the file nor its name says
+    classes: list[str] | None  # None in released files
+    image_size: int
+    data: str
+    epoch: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate as the command line says.
+
+    Raises InputError for a checkpoint, data or flags that do not fit each other.
+    """
+    args = parse_arguments(arguments)
+    trained = read_trained(args.checkpoint)
+    dataset = open_dataset(trained, args)
+    matrix = evaluate(trained, dataset, args)
+    print(
+        f"{args.checkpoint}, epoch {trained.epoch}: {type(trained.network).__name__} on "
+        f"{dataset.name} {dataset.split}, {dataset.root}\n"
+    )
+    print(metrics_text(matrix, dataset.classes))
+    comparison = compare_with_paper(trained, dataset, matrix)
+    for line in comparison_lines(comparison):
+        print(line)
+    content = {
+        "checkpoint": str(args.checkpoint),
+        "epoch": trained.epoch,
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "image_size": args.image_size or trained.image_size,
+        **metrics_json(matrix, dataset.classes),
+        "paper": comparison,
+    }
+    write_outputs(args, content, matrix, dataset)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="last.pth, best.pth or a released file")
+    add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="data folder [where it was trained, else the data set's own]",
+    )
+    add("--split", default="test", metavar="S", help="split to evaluate [test]")
+    add("--json", type=Path, metavar="FILE", help="write the numbers there")
+    add(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write report.json and confusion_matrix.png there",
+    )
+    add("--batch-size", type=int, default=64, metavar="N", help="images at a time [64]")
+    add("--image-size", type=int, metavar="N", help="network input, pixels [as trained]")
+    add(
+        "--workers",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="processes that load images (0: none; -1: one per core, 8 at most) [-1]",
+    )
+    add(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps [auto]",
+    )
+    args = parser.parse_args(arguments)
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size is {args.batch_size}; expected at least 1")
+    if args.image_size is not None and not 32 <= args.image_size <= 4096:
+        raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
+    if args.workers < -1:
+        raise InputError(f"--workers is {args.workers}; expected at least 0, or -1")
+    return args
+
+
+def read_trained(path: Path) -> Trained:
+    """A checkpoint as a network with what is known about it; raises InputError."""
+    content = load_checkpoint(path)
+    try:
+        network = network_for(content["model_state_dict"])
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
+    settings = content.get("settings") or {}
+    classes = content.get("class_names")
+    by_name = next(
+        (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
+    )
+    return Trained(
+        path=path,
+        network=network,
+        dataset=content.get("dataset", by_name),
+        classes=list(classes) if classes else None,
+        image_size=settings.get("image_size", RELEASED_IMAGE_SIZE),
+        data=settings.get("data", ""),
+        epoch=content.get("iter", 0),
+    )
+
+
+def open_dataset(trained: Trained, args: argparse.Namespace) -> FaceDataset:
+    """The split to evaluate on; raises InputError where its classes are not the network's."""
+    name = args.dataset or trained.dataset
+    if name not in DATASETS:
+        raise InputError(
+            f"{trained.path} is a checkpoint for {name or 'an unknown data set'}; give --dataset "
+            f"{', '.join(DATASETS)}"
+        )
+    kind = DATASETS[name]
+    check_classes(trained, kind)
+    trained_on = Path(trained.data) if trained.data and name == trained.dataset else None
+    default = trained_on if trained_on and trained_on.is_dir() else kind.default_root
+    size = args.image_size or trained.image_size
+    return kind(args.data or default, args.split, transforms.evaluation(size))
+
+
+def check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
+    """Refuse a network whose outputs do not stand for the data set's classes, in its order."""
+    theirs = trained.classes or [f"class {i}" for i in range(trained.network.num_classes)]
+    fits = (
+        len(theirs) == len(kind.classes)
+        if trained.classes is None
+        else (theirs == list(kind.classes))
+    )
+    if not fits:
+        raise InputError(
+            f"the classes of {trained.path} do not fit {kind.name}: the checkpoint has "
+            f"{', '.join(theirs)}; the data set has {', '.join(kind.classes)}; choose the "
+            "--dataset it was trained on"
+        )
+
+
+def evaluate(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -> ConfusionMatrix:
+    """The confusion matrix of the whole split, computed in float32."""
+    device = find_device(args.device)
+    images = SeededImages(dataset)
+    loader = make_loader(
+        images,
+        OrderedBatches(len(images), args.batch_size),
+        workers=worker_count(args.workers),
+        device=device,
+    )
+    logits, labels = predict(
+        trained.network.to(device),
+        loader,
+        device,
+        progress=progress_bar(len(images), "evaluation"),
+    )
+    return confusion_of(logits, labels)
+
+
+def compare_with_paper(
+    trained: Trained, dataset: FaceDataset, matrix: ConfusionMatrix
+) -> list[dict[str, Any]]:
+    """What the paper says of this network on this data set, and the difference, in percent."""
+    method = "DAN" if isinstance(trained.network, DAN) else "ResNet-18"
+    ours = matrix.metrics()
+    return [
+        {
+            "metric": number.metric,
+            "paper_percent": number.percent,
+            "ours_percent": 100 * ours[number.metric],
+            "difference": 100 * ours[number.metric] - number.percent,
+            "source": number.source,
+        }
+        for number in published_for(dataset.name, method)
+        if dataset.split == "test"
+    ]
+
+
+def comparison_lines(comparison: list[dict[str, Any]]) -> list[str]:
+    """The comparison as text; nothing where the data set is none of the paper's."""
+    lines = [
+        f"{row['metric'].replace('_', ' '):<20} {row['ours_percent']:5.2f} %, paper "
+        f"{row['paper_percent']:.2f} %, difference {row['difference']:+.2f} ({row['source']})"
+        for row in comparison
+    ]
+    return ["", "beside the paper:", *lines] if lines else []
+
+
+def write_outputs(
+    args: argparse.Namespace,
+    content: dict[str, Any],
+    matrix: ConfusionMatrix,
+    dataset: FaceDataset,
+) -> None:
+    """--json and --report."""
+    if args.json:
+        write_json(args.json, content)
+        print(f"\nwrote {args.json}")
+    if args.report:
+        try:
+            args.report.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make --report {args.report}: {error.strerror}") from error
+        write_json(args.report / "report.json", content)
+        picture = args.report / "confusion_matrix.png"
+        title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"
+        save_confusion_picture(picture, matrix, dataset.classes, title)
+        print(f"\nwrote {args.report / 'report.json'} and {picture}")
+
+
+if __name__ == "__main__":
+    call_main(main)
