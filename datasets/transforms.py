@@ -48,7 +48,7 @@ def fer2013_train(size: int = 224) -> v2.Compose:
         [
             v2.Resize((size, size)),
             v2.RandomHorizontalFlip(),
-            v2.RandomAffine(15, translate=(0.1, 0.1), scale=(0.85, 1.15)),
+            v2.RandomAffine(10, translate=(0.08, 0.08), scale=(0.9, 1.1)),
             *_tensor(),
             v2.RandomErasing(scale=(0.02, 0.25)),
         ]

@@ -8,9 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
-    LinearLR,
     LRScheduler,
-    SequentialLR,
     StepLR,
 )
 
@@ -25,18 +23,9 @@ def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
     return CosineAnnealingLR(optimizer, T_max=epochs)
 
 
-def warmup_cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """A first epoch at a tenth of the rate, then half a cosine over the rest."""
-    rest = CosineAnnealingLR(optimizer, T_max=max(epochs - 1, 1))
-    return SequentialLR(
-        optimizer, [LinearLR(optimizer, start_factor=0.1, total_iters=1), rest], milestones=[1]
-    )
-
-
 SCHEDULES = {
     "step": partial(StepLR, step_size=10, gamma=0.1),
     "exponential": partial(ExponentialLR, gamma=0.6),
     "cosine": cosine,
-    "warmup-cosine": warmup_cosine,
     "constant": constant,
 }
