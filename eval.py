@@ -17,8 +17,9 @@ from typing import Any
 
 from torch import nn
 
-from common.errors import InputError, call_main
-from common.files import write_json
+from common.cli import Parser, call_main
+from common.errors import InputError
+from common.files import make_folder, write_json
 from datasets import DATASETS, FaceDataset, transforms
 from engine.checkpoint import load_checkpoint
 from engine.device import find_device
@@ -78,11 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="last.pth, best.pth or a released file")
     add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
@@ -239,10 +236,7 @@ def write_outputs(
         write_json(args.json, content)
         print(f"\nwrote {args.json}")
     if args.report:
-        try:
-            args.report.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make --report {args.report}: {error.strerror}") from error
+        make_folder(args.report)
         write_json(args.report / "report.json", content)
         picture = args.report / "confusion_matrix.png"
         title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"

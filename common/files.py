@@ -52,6 +52,14 @@ def _umask() -> int:
     return current
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises InputError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for UTF-8 text."""
     write_whole(path, lambda stream: stream.write(text.encode()))

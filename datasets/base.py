@@ -91,7 +91,7 @@ class FaceDataset:
         self.transform = transform
         if not self.root.is_dir():
             raise InputError(
-                f"data folder {self.root} does not exist; {self.name} is read from "
+                f"data folder {self.root} does not exist; give --data DIR with {self.name}: "
                 f"{self.layout_help()}"
             )
         self.samples: list[tuple[Path, int]] = []

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from torch.optim import SGD, Adam, AdamW
 
+from common.cli import Parser
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
@@ -148,14 +149,9 @@ def _plain(value: Any) -> Any:
 def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | None = None) -> Recipe:
     """The recipe with what the command line changes; `--help` shows the recipe's values.
 
-    Raises InputError for a value out of range; argparse itself exits with status 2 for an
-    unknown flag or a value of another type.
+    Raises InputError for an unknown flag and for a value of another type or out of range.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(description)
     for owner, field in flag_fields(recipe):
         _add_flag(parser, owner, field)
     given = vars(parser.parse_args(arguments))

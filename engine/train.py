@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.errors import InputError, call_main
-from common.files import write_json, write_text
+from common.cli import call_main
+from common.errors import InputError
+from common.files import make_folder, write_json, write_text
 
 from .checkpoint import (
     BEST,
@@ -119,7 +120,7 @@ def train(recipe: Recipe) -> None:
         return
     current = prepare(recipe)
     if checkpoint is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_json(folder / "config.json", _config(current))
     else:
         current.restore(checkpoint)

@@ -1,0 +1,55 @@
+"""How scripts talk to the shell: one-line errors, one-line warnings, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from .errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and which takes no abbreviated flags."""
+
+    def __init__(self, description: str | None):
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError instead of printing the usage, which would bury the message."""
+        raise InputError(f"{message}; {self.prog} --help lists the flags")
+
+
+def call_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and end the process with an exit status a batch system understands.
+
+    0 (or what `main` returns) on success, 2 with one line on stderr for bad input, 130 after
+    Ctrl-C. Any other exception is a bug of ours and keeps its traceback.
+    """
+    warnings.showwarning = _show_warning
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)
+
+
+def _show_warning(message: Warning | str, *_place: object, **_options: object) -> None:
+    """One line without the place in the code; `python -W` filters work as ever."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
