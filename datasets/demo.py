@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,9 +74,9 @@ PROTOTYPES: dict[str, tuple[dict[str, float], ...]] = {
         {"AU1": 0.4, "AU2": 0.4, "AU5": 0.8, "AU25": 0.6, "AU26": 1.0},
     ),
     "Fear": (
-        {"AU1": 0.9, "AU2": 0.4, "AU4": 0.7, "AU5": 0.8, "AU20": 0.8, "AU25": 0.7},
-        {"AU1": 0.9, "AU2": 0.5, "AU4": 0.6, "AU5": 0.9, "AU20": 0.7, "AU25": 0.7, "AU26": 0.5},
-        {"AU1": 0.8, "AU4": 0.7, "AU5": 0.9, "AU7": 0.2, "AU20": 0.8, "AU16": 0.4, "AU25": 0.8},
+        {"AU1": 0.9, "AU2": 0.2, "AU4": 0.8, "AU5": 0.8, "AU20": 0.9, "AU25": 0.7},
+        {"AU1": 0.9, "AU2": 0.3, "AU4": 0.8, "AU5": 0.9, "AU20": 0.8, "AU25": 0.7, "AU26": 0.5},
+        {"AU1": 0.8, "AU4": 0.8, "AU5": 0.9, "AU7": 0.2, "AU20": 0.9, "AU16": 0.4, "AU25": 0.8},
     ),
     "Disgust": (
         {"AU4": 0.4, "AU7": 0.4, "AU9": 0.9, "AU10": 0.5, "AU17": 0.5},
@@ -118,6 +118,7 @@ HAIR_COLORS = np.array(
      (168, 166, 164), (226, 224, 220)],
     dtype=float,
 )  # fmt: skip
+IRIS_COLORS = np.array([(62, 40, 26), (92, 64, 36), (86, 104, 70), (82, 112, 140)], dtype=float)
 HAIR_STYLES = ("bald", "short", "side", "fringe", "long", "long fringe", "curly")
 
 # (6, 4) weights of four neighboring points at six places between the middle two.
@@ -125,11 +126,15 @@ CATMULL_ROM = (np.arange(6)[:, None] / 6) ** np.arange(4) @ np.array(
     [(0, 1, 0, 0), (-0.5, 0, 0.5, 0), (1, -2.5, 2, -0.5), (-0.5, 1.5, -1.5, 0.5)]
 )
 
+# The share of faces with hardly any expression, which no one could name for sure.
+FAINT_SHARE = 0.05
+
 # One head unit is the usual distance between the eyes; the head's origin lies midway between
 # them, x to the right of the image and y down. This is a head unit's share of the image side.
 HEAD_UNIT = 0.335
 # The head point that is put on the image's center, so that forehead and chin both fit.
 HEAD_CENTER = np.array([0.0, 0.33])
+
 
 @dataclass(frozen=True)
 class DrawnFace:
@@ -213,17 +218,7 @@ class _View:
 
 def _draw_person(rng: np.random.Generator) -> _Person:
     """Draws an identity; nothing in here may depend on the expression."""
-    tone = rng.uniform(0, len(SKIN_TONES) - 1)
-    index = np.arange(len(SKIN_TONES))
-    skin = np.array([np.interp(tone, index, SKIN_TONES[:, c]) for c in range(3)])
-    skin = np.clip(skin * rng.normal(1, 0.025, 3), 20, 255)
     age = rng.beta(1.2, 1.8)
-    grey = 6 if rng.random() < (age - 0.55) * 1.6 else None
-    # Fair hair is rare on dark skin; index 0 is the darkest color.
-    hair_index = grey if grey is not None else rng.choice(6, p=_hair_odds(tone))
-    lips = skin * (0.80, 0.62, 0.62) + (12, 6, 8)
-    if rng.random() < 0.25:
-        lips = lips * 0.5 + 0.5 * np.array((rng.uniform(130, 200), 40, rng.uniform(50, 90)))
     style = rng.choice(HAIR_STYLES, p=(0.08, 0.26, 0.18, 0.12, 0.17, 0.10, 0.09))
     beard = "none" if "long" in style else rng.choice(
         ("none", "stubble", "full", "mustache", "goatee"), p=(0.60, 0.15, 0.12, 0.05, 0.08)
@@ -233,26 +228,21 @@ def _draw_person(rng: np.random.Generator) -> _Person:
         jaw=rng.normal(0.86, 0.045),
         chin=rng.normal(1.64, 0.05),
         eye_x=rng.normal(0.5, 0.018),
-        eye_size=rng.normal(1.0, 0.09),
+        eye_size=rng.normal(1.0, 0.065),
         eye_tilt=rng.normal(0.02, 0.022),
-        brow_height=rng.normal(0.33, 0.03),
+        brow_height=rng.normal(0.33, 0.02),
         brow_thickness=rng.uniform(0.045, 0.11),
         brow_arch=rng.uniform(0.0, 0.09),
-        brow_slant=rng.normal(0.0, 0.022),
+        brow_slant=rng.normal(0.0, 0.014),
         nose_width=rng.normal(0.21, 0.028),
         nose_y=rng.normal(0.62, 0.035),
         mouth_y=rng.normal(1.08, 0.035),
         mouth_width=rng.normal(0.40, 0.03),
         lip_upper=rng.uniform(0.05, 0.105),
         lip_lower=rng.uniform(0.075, 0.14),
-        corner_rest=rng.normal(0.0, 0.018),
+        corner_rest=rng.normal(0.0, 0.011),
         age=age,
-        skin=skin,
-        lips=lips,
-        hair=np.clip(HAIR_COLORS[hair_index] * rng.normal(1, 0.08), 8, 245),
-        iris=np.array(((62, 40, 26), (92, 64, 36), (86, 104, 70), (82, 112, 140))[
-            rng.choice(4, p=(0.55, 0.25, 0.1, 0.1)) if tone < 3.5 else 0
-        ], dtype=float),
+        **_draw_colors(rng, age),
         hair_style=str(style),
         hairline=rng.normal(-0.84, 0.06) - 0.12 * (age > 0.7) * rng.random(),
         beard=str(beard),
@@ -262,9 +252,29 @@ def _draw_person(rng: np.random.Generator) -> _Person:
     )  # fmt: skip
 
 
+def _draw_colors(rng: np.random.Generator, age: float) -> dict[str, np.ndarray]:
+    """Draws the colors of skin, lips, hair and iris, (3,) each in 0..255."""
+    tone = rng.uniform(0, len(SKIN_TONES) - 1)
+    index = np.arange(len(SKIN_TONES))
+    skin = np.array([np.interp(tone, index, SKIN_TONES[:, c]) for c in range(3)])
+    skin = np.clip(skin * rng.normal(1, 0.025, 3), 20, 255)
+    lips = skin * (0.80, 0.62, 0.62) + (12, 6, 8)
+    if rng.random() < 0.25:  # lipstick
+        lips = 0.5 * lips + 0.5 * np.array((rng.uniform(130, 200), 40, rng.uniform(50, 90)))
+    gray = rng.random() < (age - 0.55) * 1.6
+    hair = HAIR_COLORS[rng.integers(6, 8) if gray else rng.choice(6, p=_hair_odds(tone))]
+    iris = IRIS_COLORS[rng.choice(4, p=(0.55, 0.25, 0.1, 0.1)) if tone < 3.5 else 0]
+    return {
+        "skin": skin,
+        "lips": lips,
+        "hair": np.clip(hair * rng.normal(1, 0.08), 8, 245),
+        "iris": iris,
+    }
+
+
 def _hair_odds(tone: float) -> np.ndarray:
     """(6,) odds of the natural hair colors for a skin tone index (0 light .. 7 dark)."""
-    fair = max(0.0, 1 - tone / 3)
+    fair = max(0.0, 1 - tone / 3)  # fair hair is rare on dark skin
     odds = np.array([1.0, 1.0, 0.5 + fair, 0.15 + fair, 1.1 * fair, 0.4 * fair])
     return odds / odds.sum()
 
@@ -275,9 +285,9 @@ def _draw_view(rng: np.random.Generator, zoom: float) -> _View:
     slant = rng.uniform(0.15, 0.85)
     light = np.array([slant * np.cos(angle), 0.7 * slant * np.sin(angle), 1.0])
     return _View(
-        yaw=float(np.clip(rng.normal(0, 0.09), -0.22, 0.22)),
-        pitch=float(np.clip(rng.normal(0, 0.055), -0.13, 0.13)),
-        roll=np.deg2rad(np.clip(rng.normal(0, 3.5), -10, 10)),
+        yaw=float(np.clip(rng.normal(0, 0.075), -0.2, 0.2)),
+        pitch=float(np.clip(rng.normal(0, 0.04), -0.1, 0.1)),
+        roll=np.deg2rad(np.clip(rng.normal(0, 3.0), -9, 9)),
         zoom=zoom * rng.normal(1.0, 0.035),
         shift=rng.normal(0, 0.013, 2),
         gaze=np.clip(rng.normal(0, (0.022, 0.008)), -0.05, 0.05),
@@ -290,20 +300,22 @@ def _draw_units(expression: str, rng: np.random.Generator) -> _Units:
     """Draws action units: a variant of the expression, its strength, asymmetry and twitches."""
     variants = PROTOTYPES[expression]
     variant = variants[rng.integers(len(variants))]
-    # Mostly clear expressions with a tail of faint ones, which even people would call neutral.
-    strength = 0.3 + 0.85 * rng.beta(2.6, 1.4)
+    # Mostly clear expressions, and a few so faint that people would call them neutral: without
+    # those the classes would not overlap as those of real faces do.
+    faint = rng.random() < FAINT_SHARE
+    strength = rng.uniform(0.05, 0.3) if faint else 0.65 + 0.50 * rng.beta(2.2, 1.3)
     units = {name: np.zeros(2) for name in ACTION_UNITS}
     for name, typical in variant.items():
         units[name] += typical * strength * rng.uniform(0.7, 1.25)
     for name in ACTION_UNITS:
-        if rng.random() < 0.13:
-            units[name] += rng.uniform(0.05, 0.35)
+        if rng.random() < 0.08:
+            units[name] += rng.uniform(0.05, 0.22)
         units[name] *= rng.normal(1, 0.08, 2)
-    if expression == "Contempt":  # of the seven basic expressions and contempt the one-sided one
+    if expression == "Contempt":  # the one expression that is one-sided
         idle = rng.integers(2)
         for name in ("AU12", "AU14"):
             units[name][idle] *= 0.08
-    return _split_units({name: np.clip(value, 0, 1.15) for name, value in units.items()})
+    return _split_units({name: np.clip(value, 0, 1) for name, value in units.items()})
 
 
 def _split_units(units: Mapping[str, np.ndarray]) -> _Units:
@@ -314,16 +326,18 @@ def _split_units(units: Mapping[str, np.ndarray]) -> _Units:
 
 
 def _given_units(action_units: Mapping[str, float | Sequence[float]]) -> _Units:
-    """Full table of action units from the caller's; an unknown name is a ValueError."""
+    """Full table of action units from the caller's."""
     unknown = sorted(set(action_units) - set(ACTION_UNITS))
     if unknown:
         raise ValueError(f"unknown action units {unknown}; known: {', '.join(ACTION_UNITS)}")
-    return _split_units(
-        {
-            name: np.broadcast_to(np.asarray(action_units.get(name, 0.0), dtype=float), (2,))
-            for name in ACTION_UNITS
-        }
-    )
+    units = {
+        name: np.broadcast_to(np.asarray(action_units.get(name, 0.0), dtype=float), (2,))
+        for name in ACTION_UNITS
+    }
+    for name, value in units.items():
+        if not ((value >= 0) & (value <= 1)).all():
+            raise ValueError(f"{name} has the intensity {value.tolist()}; expected 0..1")
+    return _split_units(units)
 
 
 # --------------------------------------------------------------------------------------------
@@ -375,10 +389,10 @@ def _face_outline(person: _Person, units: _Units) -> np.ndarray:
 def _mouth_corner(person: _Person, au: Mapping[str, float]) -> tuple[float, float]:
     """Distance of a mouth corner from the middle, and how far it lies below the mouth's center."""
     width = person.mouth_width * (
-        1 + 0.26 * au["AU12"] + 0.26 * au["AU20"] + 0.07 * au["AU14"]
+        1 + 0.26 * au["AU12"] + 0.32 * au["AU20"] + 0.07 * au["AU14"]
         - 0.16 * au["AU23"] - 0.18 * au["AU26"]
     )  # fmt: skip
-    height = person.corner_rest - 0.17 * au["AU12"] + 0.14 * au["AU15"] + 0.05 * au["AU20"]
+    height = person.corner_rest - 0.19 * au["AU12"] + 0.16 * au["AU15"] + 0.05 * au["AU20"]
     return width, height - 0.02 * au["AU14"]
 
 
@@ -395,7 +409,8 @@ def _mouth(person: _Person, units: _Units) -> dict[str, np.ndarray]:
     dome = (1 - t**2) ** 0.6
     sneer = 0.07 * mean["AU9"] + 0.09 * mean["AU10"]
     raised = (0.06 * mean["AU17"] + sneer * (1 - 0.4 * opened)) * (1 - t**2)
-    line = person.mouth_y + 0.02 * mean["AU12"] + (corner[side] + 0.25 * _jaw_drop(units)) * arch - raised
+    bent = (corner[side] + 0.25 * _jaw_drop(units)) * arch
+    line = person.mouth_y + 0.02 * mean["AU12"] + bent - raised
     gap_up = opened * (0.025 + 0.6 * sneer + 0.05 * mean["AU12"])
     gap_low = 0.075 * mean["AU25"] + 0.34 * mean["AU26"] + 0.10 * mean["AU16"] * opened
     bow = (1 - np.abs(t) ** 2.2) ** 0.8 * (1 - 0.25 * np.exp(-((t / 0.14) ** 2)))
@@ -451,9 +466,9 @@ def _brow(person: _Person, units: _Units, side: int) -> np.ndarray:
         - person.brow_arch * np.sin(np.pi * t**1.3)
         + person.brow_slant * (2 * t - 1)
         + 0.10 * t**3
-        - 0.17 * au["AU1"] * inner
-        - 0.17 * au["AU2"] * outer
-        + lowered * (0.05 + 0.12 * inner)
+        - 0.19 * au["AU1"] * inner
+        - 0.18 * au["AU2"] * outer
+        + lowered * (0.06 + 0.13 * inner)
         + 0.06 * au["AU9"] * inner
         + 0.02 * au["AU6"]
     )
@@ -514,7 +529,7 @@ def _side_folds(person: _Person, au: Mapping[str, float], old: float) -> Iterato
 # Painting
 
 
-def _project(points: np.ndarray, view: _View, lift: float = 0.0) -> np.ndarray:
+def _project(points: np.ndarray, view: _View, lift: float | np.ndarray = 0.0) -> np.ndarray:
     """(n, 2) head points -> (n, 2) shares of the image side, by pose and framing.
 
     The head is an ellipsoid and yaw and pitch move a point by its depth: the silhouette stays
@@ -540,54 +555,61 @@ class _Face:
 
 
 class _Canvas:
-    """An oversized image that is drawn on in head units, and a second one for skin folds."""
+    """An oversized image that is drawn on in head units, and a second one for skin folds.
+
+    Polygons are noted down and projected all at once: one by one, the many small array
+    operations would take longer than the drawing. Call `flush` before using `image` or `pen`.
+    """
 
     def __init__(self, size: int, view: _View, background: Image.Image) -> None:
-        self.shrink = max(2, -(-240 // size))  # whole, so that shrinking is a plain average
-        side, fold_side = size * self.shrink, size * 2
-        self.size = size
-        self.side, self.view = side, view
-        self.image = background.resize((side, side), Image.Resampling.BICUBIC)
+        self.size, self.view = size, view
+        self.shrink = max(2, -(-190 // size))  # whole, so that shrinking is a plain average
+        self.side = size * self.shrink
+        self.image = background.resize((self.side, self.side), Image.Resampling.BILINEAR)
         self.pen = ImageDraw.Draw(self.image)
-        self.folds = Image.new("L", (fold_side, fold_side))
-        self.fold_pen = ImageDraw.Draw(self.folds)
+        self.folds = Image.new("L", (2 * size, 2 * size))
+        self.pending: list[tuple[np.ndarray, Sequence[float], float]] = []
 
     def fill(self, points: np.ndarray, color: Sequence[float], lift: float = 0.0) -> None:
         """Fills a polygon."""
-        pixels = _project(points, self.view, lift) * self.side
-        self.pen.polygon(pixels.ravel().tolist(), fill=_rgb(color))
+        self.pending.append((points, color, lift))
+
+    def flush(self) -> None:
+        """Draws what was noted down."""
+        if not self.pending:
+            return
+        polygons, colors, lifts = zip(*self.pending, strict=True)
+        self.pending.clear()
+        fills = np.clip(colors, 0, 255).astype(int).tolist()
+        self._draw(self.pen, polygons, [tuple(fill) for fill in fills], lifts)
+
+    def _draw(self, pen: ImageDraw.ImageDraw, polygons, fills, lifts) -> None:
+        lengths = [len(points) for points in polygons]
+        lift = np.repeat(lifts, lengths)
+        shares = _project(np.concatenate(polygons), self.view, lift)
+        # Pillow counts from the center of the first pixel, the projection from its corner.
+        flat = (shares * pen.im.size[0] - 0.5).ravel().tolist()
+        end = 0
+        for length, fill in zip(lengths, fills, strict=True):
+            start, end = end, end + 2 * length
+            pen.polygon(flat[start:end], fill=fill)
 
     def stroke(
         self, points: np.ndarray, width: float | np.ndarray, color: Sequence[float], lift: float = 0
     ) -> None:
-        """Draws a line of the given width (one number or one per point) that is not tapered."""
+        """Draws a line; its width is one number or one per point, in head units."""
         self.fill(_ribbon(points, width), color, lift)
 
-    def fold(self, points: np.ndarray, width: float, strength: float) -> None:
-        """Draws a tapered fold on the second image; it darkens the skin by up to half."""
-        taper = np.sin(np.linspace(0.15, np.pi - 0.15, len(points)))
-        self._fill_folds(_ribbon(points, width * taper), int(255 * min(strength, 1.0)))
-
-    def cover_folds(self, points: np.ndarray) -> None:
-        """Removes the folds in a polygon, where something lies over the skin."""
-        self._fill_folds(points, 0)
-
-    def _fill_folds(self, points: np.ndarray, value: int) -> None:
-        pixels = _project(points, self.view) * self.folds.width
-        self.fold_pen.polygon(pixels.ravel().tolist(), fill=value)
+    def fold(self, ribbons: Sequence[np.ndarray], strengths: Sequence[float]) -> None:
+        """Draws folds on the second image; at strength 1 one halves the brightness."""
+        fills = [int(255 * min(strength, 1.0)) for strength in strengths]
+        self._draw(ImageDraw.Draw(self.folds), ribbons, fills, np.zeros(len(fills)))
 
     def mask(self, polygons: Sequence[np.ndarray], soft: float) -> Image.Image:
         """Mode L image of the final size, 255 in the polygons, blurred by `soft` head units."""
         mask = Image.new("L", (self.size, self.size))
-        pen = ImageDraw.Draw(mask)
-        for points in polygons:
-            pen.polygon((_project(points, self.view) * self.size).ravel().tolist(), fill=255)
+        self._draw(ImageDraw.Draw(mask), polygons, [255] * len(polygons), np.zeros(len(polygons)))
         return mask.filter(ImageFilter.BoxBlur(soft * HEAD_UNIT * self.view.zoom * self.size))
-
-
-def _rgb(color: Sequence[float]) -> tuple[int, int, int]:
-    r, g, b = (min(255, max(0, int(c))) for c in color)
-    return r, g, b
 
 
 def _ribbon(points: np.ndarray, width: float | np.ndarray) -> np.ndarray:
@@ -604,8 +626,8 @@ def _background(rng: np.random.Generator) -> Image.Image:
     """A small RGB image: plain, a gradient or blurry blobs."""
     side = 24
     base, other = rng.uniform(20, 240, (2, 3))
-    if rng.random() < 0.5:  # most walls and skies are hardly colored
-        base, other = (c * 0.3 + 0.7 * c.mean() for c in (base, other))
+    vivid = rng.choice((0.2, 0.4, 1.0), p=(0.4, 0.45, 0.15))  # few walls are brightly colored
+    base, other = (vivid * c + (1 - vivid) * c.mean() for c in (base, other))
     kind = rng.choice(("plain", "gradient", "blobs"), p=(0.2, 0.3, 0.5))
     y, x = np.mgrid[0:side, 0:side] / (side - 1)
     pixels = np.broadcast_to(base, (side, side, 3)).copy()
@@ -617,7 +639,9 @@ def _background(rng: np.random.Generator) -> Image.Image:
         for _ in range(rng.integers(3, 9)):
             cx, cy, radius = rng.random(), rng.random(), rng.uniform(0.08, 0.4)
             weight = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / radius**2)[..., None]
-            pixels += weight * (rng.uniform(10, 245, 3) - pixels) * rng.uniform(0.3, 0.9)
+            color = rng.uniform(10, 245, 3)
+            color = vivid * color + (1 - vivid) * color.mean()
+            pixels += weight * (color - pixels) * rng.uniform(0.3, 0.9)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -630,8 +654,8 @@ def _paint_head(canvas: _Canvas, face: _Face, rng: np.random.Generator) -> None:
         canvas.fill(_smooth(_mirror(half), closed=True), hair * 0.75)
     neck = [(-0.62, 0.9), (0.62, 0.9), (0.66, 2.1), (1.0, 2.6), (-1.0, 2.6), (-0.66, 2.1)]
     canvas.fill(np.array(neck), skin * 0.72)
-    cloth = [(-0.75, 2.05), (0, 2.45), (0.75, 2.05), (2.2, 2.5), (2.4, 4.5), (-2.4, 4.5), (-2.2, 2.5)]
-    canvas.fill(np.array(cloth), rng.uniform(20, 220, 3))
+    cloth = [(0, 2.45), (0.75, 2.05), (2.2, 2.5), (2.4, 4.5)]
+    canvas.fill(_mirror(cloth), rng.uniform(20, 220, 3))
     for sign in (-1, 1):
         ear = np.array([(0.95, -0.2), (1.12, -0.25), (1.18, 0.0), (1.12, 0.35), (0.98, 0.5)])
         ear = _smooth(ear * (sign * person.face_width / 1.04, 1), closed=True)
@@ -661,7 +685,7 @@ def _paint_eye(canvas: _Canvas, face: _Face, side: int) -> np.ndarray:
         canvas.fill(disc, color)
     if lower[8, 1] - upper[8, 1] > 0.09:
         canvas.fill(pupil + (-0.03, -0.035) + circle[::3] * 0.02, (245, 245, 245))
-    shadow = upper + (0, 0.016)
+    shadow = upper + np.array((0, 0.016))
     canvas.stroke(shadow, 0.03, np.array((150, 135, 128)) * 0.8)
     thick = 0.026 * person.lashes * np.linspace(0.7, 1.3, len(upper))
     canvas.stroke(upper, thick, person.skin * 0.18 + (8, 6, 6))
@@ -690,11 +714,11 @@ def _paint_nose(canvas: _Canvas, face: _Face) -> np.ndarray:
     person, wrinkled = face.person, face.units.mean["AU9"]
     w, y = person.nose_width * (1 + 0.14 * wrinkled), person.nose_y - 0.05 * wrinkled
     for sign in (-1, 1):
-        wing = [(0.78 * w, y - 0.09), (1.02 * w, y - 0.02), (0.95 * w, y + 0.08), (0.62 * w, y + 0.09)]
-        canvas.stroke(_smooth(np.array(wing) * (sign, 1)), 0.022, person.skin * 0.66, 0.15)
-        hole = [(0.22 * w, y + 0.10), (0.45 * w, y + 0.065), (0.68 * w, y + 0.085), (0.45 * w, y + 0.12)]
-        dark = person.skin * 0.30
-        canvas.fill(_smooth(np.array(hole) * (sign, 1), closed=True), dark, 0.15)
+        wide = np.array((sign * w, 1))
+        wing = np.array([(0.78, -0.09), (1.02, -0.02), (0.95, 0.08), (0.62, 0.09)]) * wide
+        canvas.stroke(_smooth(wing + np.array((0, y))), 0.022, person.skin * 0.66, 0.15)
+        hole = np.array([(0.22, 0.10), (0.45, 0.065), (0.68, 0.085), (0.45, 0.12)]) * wide
+        canvas.fill(_smooth(hole + np.array((0, y)), closed=True), person.skin * 0.30, 0.15)
     base = [(-0.2 * w, y + 0.115), (0, y + 0.14), (0.2 * w, y + 0.115)]
     canvas.stroke(_smooth(base), 0.02, person.skin * 0.74, 0.15)
     return np.array((0.0, y))
@@ -749,7 +773,26 @@ def _paint_beard(canvas: _Canvas, face: _Face) -> None:
     mask = canvas.mask(polygons, soft=0.06).point([int(v * density) for v in range(256)])
     mask = ImageChops.multiply(mask, canvas.mask([outline], soft=0.02))
     mask = mask.resize(canvas.image.size, Image.Resampling.BILINEAR)
-    canvas.image.paste(_rgb(np.minimum(person.hair, 190) * 0.85), (0, 0), mask)
+    canvas.flush()
+    color = np.minimum(person.hair, 190) * 0.85
+    canvas.image.paste(tuple(color.astype(int).tolist()), (0, 0), mask)
+
+
+@cache
+def _taper(count: int) -> np.ndarray:
+    """(count,) widths of a line that is thick in the middle."""
+    return np.sin(np.linspace(0.15, np.pi - 0.15, count))
+
+
+def _paint_folds(canvas: _Canvas, face: _Face) -> None:
+    """Paints the visible folds of the skin, tapered at both ends."""
+    ribbons, strengths = [], []
+    for points, width, strength in _folds(face.person, face.units):
+        if strength > 0.04:
+            line = _smooth(points)
+            ribbons.append(_ribbon(line, width * _taper(len(line))))
+            strengths.append(strength)
+    canvas.fold(ribbons, strengths)
 
 
 def _paint_hair(canvas: _Canvas, person: _Person, rng: np.random.Generator) -> None:
@@ -778,7 +821,7 @@ def _paint_hair(canvas: _Canvas, person: _Person, rng: np.random.Generator) -> N
         outer = outer + rng.normal(0, 0.035, outer.shape)
     whole = np.concatenate([outer, inner])
     canvas.fill(whole, person.hair)
-    canvas.cover_folds(whole)
+    canvas.fold([whole], [0.0])  # none on the hair
     _paint_strands(canvas, person, outer, inner[::-1], rng)
 
 
@@ -798,6 +841,7 @@ def _paint_strands(
     bend = (start + end) / 2 + rng.normal(0, 0.04, (count, 2))
     lines = np.stack([start, bend, end], axis=1).reshape(-1, 2)
     lines = (_project(lines, canvas.view) * canvas.side).reshape(count, 6).tolist()
+    canvas.flush()
     width = max(1, round(0.03 * HEAD_UNIT * canvas.view.zoom * canvas.side))
     tones = np.clip(person.hair * rng.uniform(0.75, 1.22, (count, 1)) + 3, 0, 255).astype(int)
     for line, tone in zip(lines, tones.tolist(), strict=True):
@@ -815,7 +859,7 @@ def _paint_glasses(canvas: _Canvas, person: _Person, rng: np.random.Generator) -
     color = rng.choice([(24, 22, 24), (70, 44, 28), (120, 118, 120)])
     width = rng.uniform(0.022, 0.05)
     for sign in (-1, 1):
-        canvas.stroke(shape + (sign * 0.51, 0.05), width, color, 0.05)
+        canvas.stroke(shape + np.array((sign * 0.51, 0.05)), width, color, 0.05)
         temple = [(sign * 0.86, -0.02), (sign * person.face_width, -0.03)]
         canvas.stroke(np.array(temple), width, color)
     canvas.stroke(_smooth([(-0.17, 0.02), (0, -0.02), (0.17, 0.02)]), width, color, 0.2)
@@ -896,7 +940,9 @@ def _shaded(canvas: _Canvas, face: _Face) -> np.ndarray:
     pixels = np.asarray(canvas.image.reduce(canvas.shrink), dtype=np.float32)
     shade = _shading(face, canvas.view, canvas.size)
     # Ears, neck and clothes get some of the same light; so does hair.
-    weight = 0.25 + np.asarray(canvas.mask([face.outline], soft=0.03), np.float32) * (0.75 / 255)
+    # The mask is a little too large: a soft edge inside the face would leave a bright rim.
+    skin = canvas.mask([face.outline * 1.03 - (0, 0.006)], soft=0.03)
+    weight = 0.25 + np.asarray(skin, np.float32) * (0.75 / 255)
     folds = canvas.folds.reduce(2).filter(ImageFilter.GaussianBlur(canvas.size / 130))
     factor = (1 + (shade - 1) * weight) * (1 - np.asarray(folds, np.float32) * (0.5 / 255)) - 1
     # Light that has passed through skin is red: shadows lose less of it.
@@ -907,7 +953,7 @@ def _shaded(canvas: _Canvas, face: _Face) -> np.ndarray:
 def _degraded(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A cheap camera: (size, size, 3) float32 0..255 in and out."""
     size = len(pixels)
-    pixels = pixels * rng.normal(1, 0.05, 3).astype(np.float32)
+    pixels = pixels * rng.normal(1, 0.035, 3).astype(np.float32)
     # Cameras expose half-way for the face: dark skin stays dark, but not drowned.
     middle = pixels[size // 4 : -size // 4, size // 4 : -size // 4].mean()
     gain = np.sqrt(rng.uniform(95, 150) / max(middle, 20.0))
@@ -916,13 +962,13 @@ def _degraded(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.12:
         pixels = np.repeat((pixels @ np.float32((0.299, 0.587, 0.114)))[..., None], 3, axis=2)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    if rng.random() < 0.3:
-        small = max(24, int(size * rng.uniform(0.35, 0.7)))
+    if rng.random() < 0.15:
+        small = max(24, int(size * rng.uniform(0.45, 0.75)))
         image = image.resize((small, small), Image.Resampling.BILINEAR)
         image = image.resize((size, size), Image.Resampling.BICUBIC)
-    if rng.random() < 0.6:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1.1) * size / 100))
-    grain = np.float32(rng.gamma(1.5, 2.5))
+    if rng.random() < 0.5:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1.0) * size / 100))
+    grain = np.float32(rng.gamma(1.5, 1.7))
     noise = rng.standard_normal((size, size, 3), dtype=np.float32)
     return np.clip(np.asarray(image, dtype=np.float32) + grain * noise, 0, 255)
 
@@ -956,12 +1002,15 @@ def draw_face(
             of random ones of the expression.
 
     Raises:
-        ValueError: unknown expression or action unit, or a size below 32.
+        ValueError: unknown expression or action unit, an intensity outside 0..1, a size below 32
+            pixels, or a zoom that is not positive.
     """
     if expression not in PROTOTYPES:
         raise ValueError(f"unknown expression {expression!r}; known: {', '.join(EXPRESSIONS)}")
     if size < 32:
         raise ValueError(f"size is {size} pixels; faces are drawn from 32 pixels up")
+    if not zoom > 0:
+        raise ValueError(f"zoom is {zoom}; expected more than 0")
     # Separate streams, so that the number of draws for one thing cannot change another.
     who, how, look, paint, camera = map(np.random.default_rng, rng.integers(2**63, size=5))
     person, view = _draw_person(who), _draw_view(look, zoom)
@@ -991,11 +1040,10 @@ def _paint(canvas: _Canvas, face: _Face, rng: np.random.Generator) -> np.ndarray
     nose = _paint_nose(canvas, face)
     corners = _paint_mouth(canvas, face)
     pupils = np.stack([_paint_eye(canvas, face, side) for side in (0, 1)])
-    for points, width, strength in _folds(person, face.units):
-        if strength > 0.04:
-            canvas.fold(_smooth(points), width, strength)
+    _paint_folds(canvas, face)
     _paint_hair(canvas, person, rng)
     _paint_glasses(canvas, person, rng)
+    canvas.flush()
     tip = _project(nose[None], view, 0.25)
     return np.concatenate([_project(pupils, view), tip, _project(corners, view)])
 
@@ -1036,9 +1084,7 @@ def write_rafdb(
         raise ValueError(f"seed is {seed}; expected 0 or more")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; expected 1 or more")
-    labels = {
-        split: _rafdb_labels(split, count, seed=seed) for split, count in counts.items()
-    }  # fmt: skip
+    labels = {split: _rafdb_labels(split, count, seed=seed) for split, count in counts.items()}
     label_file = root / "EmoLabel" / "list_patition_label.txt"
     about = {"drawn_by": "datasets.demo", "layout": "rafdb", "version": VERSION, "seed": seed}
     if _is_finished(root, {**about, **counts}, label_file):
@@ -1079,7 +1125,8 @@ def _split_number(split: str) -> int:
 def _shares(weights: Sequence[int], count: int) -> np.ndarray:
     """Divides count in proportion to weights: largest remainders, at least one each."""
     if count < len(weights):
-        raise ValueError(f"{count} images are too few; expected at least {len(weights)}, one a class")
+        least = len(weights)
+        raise ValueError(f"{count} images are too few for a split; expected at least {least}")
     exact = np.asarray(weights) * count / sum(weights)
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
@@ -1107,7 +1154,7 @@ def _write_atomically(path: Path, text: str) -> None:
     """Writes a text file that is either whole or not there."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _write_rafdb_face(root: Path, seed: int, job: tuple[str, int, str]) -> list:
@@ -1189,9 +1236,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run_rafdb(args: argparse.Namespace) -> None:
-    write_rafdb(
-        args.root, train=args.train, test=args.test, seed=args.seed, workers=args.workers
-    )  # fmt: skip
+    counts = {"train": args.train, "test": args.test}
+    write_rafdb(args.root, **counts, seed=args.seed, workers=args.workers)
 
 
 def _run_sheet(args: argparse.Namespace) -> None:
