@@ -2,6 +2,7 @@
 
 from .backbone import load_trunk, resnet18_trunk
 from .dan import DAN, DANOutput, ResNet18
+from .fuse import fuse
 from .losses import AffinityLoss, LossTerms, PartitionLoss, UnifiedLoss
 from .method import Method, network_for
 
@@ -14,6 +15,7 @@ __all__ = [
     "PartitionLoss",
     "ResNet18",
     "UnifiedLoss",
+    "fuse",
     "load_trunk",
     "network_for",
     "resnet18_trunk",
