@@ -129,7 +129,10 @@ def read_trained(path: Path) -> Trained:
         network = network_for(content["model_state_dict"])
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
-    settings = content.get("settings") or {}
+    for key, kind in (("settings", dict), ("class_names", list), ("dataset", str)):
+        if not isinstance(content.get(key, kind()), kind):
+            raise InputError(f"checkpoint {path}: its {key} is no {kind.__name__}, so not ours")
+    settings = content.get("settings", {})
     classes = content.get("class_names")
     by_name = next(
         (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
@@ -139,10 +142,17 @@ def read_trained(path: Path) -> Trained:
         network=network,
         dataset=content.get("dataset", by_name),
         classes=list(classes) if classes else None,
-        image_size=settings.get("image_size", RELEASED_IMAGE_SIZE),
+        image_size=_image_size(settings, path),
         data=settings.get("data", ""),
         epoch=content.get("iter", 0),
     )
+
+
+def _image_size(settings: dict[str, Any], path: Path) -> int:
+    size = settings.get("image_size", RELEASED_IMAGE_SIZE)
+    if not isinstance(size, int) or not 32 <= size <= 4096:
+        raise InputError(f"checkpoint {path}: its image_size is {size!r}; expected 32 to 4096")
+    return size
 
 
 def open_dataset(trained: Trained, args: argparse.Namespace) -> FaceDataset:

@@ -47,6 +47,11 @@ def call_main(main: Callable[[], int | None]) -> NoReturn:
         # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +20,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
     Raises InputError where the folder is missing, read-only or full.
     """
+    # A link stays a link; a device (/dev/stdout) or a pipe must not become a file.
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is there and is no regular file")
+    path = path.resolve()
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -90,7 +93,9 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
             f"{what} {path} holds more than tensors and plain values and is not loaded, since "
             f"it could run code ({reason}), or it is no torch file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch raises on foreign bytes has no common base
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{what} {path} cannot be read as a torch file: truncated or something else "

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from common.errors import InputError
 
 Counts = tuple[int, ...]
-ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -31,6 +31,7 @@ def open_rgb(path: Path) -> Image.Image:
         raise InputError(f"image {path} does not exist") from error
     except (
         OSError,
+        RuntimeError,  # of the AVIF decoder
         SyntaxError,
         ValueError,
         UnidentifiedImageError,
@@ -45,7 +46,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any PIL mode to 8-bit RGB; see `open_rgb`."""
     if image.mode.startswith("I") or image.mode == "F":
         # PIL would clip at 255; 16-bit samples, which is what these modes hold, reach 65,535.
-        wide = np.asarray(image, dtype=np.float64)
+        wide = np.nan_to_num(np.asarray(image, dtype=np.float64))
         grey = np.clip(wide / 257 if image.mode != "F" else wide, 0, 255).round()
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ALPHA_MODES or "transparency" in image.info:
@@ -91,8 +92,8 @@ class FaceDataset:
         self.transform = transform
         if not self.root.is_dir():
             raise InputError(
-                f"data folder {self.root} does not exist; give --data DIR with {self.name}: "
-                f"{self.layout_help()}"
+                f"data folder {self.root} does not exist or is no folder; give --data DIR with "
+                f"{self.name}: {self.layout_help()}"
             )
         self.samples: list[tuple[Path, int]] = []
         self.labels: list[int] = []
@@ -159,7 +160,14 @@ def class_folder_samples(folder: Path, classes: Sequence[str]) -> list[tuple[Pat
 
     Raises InputError where a class has no folder.
     """
-    present = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    present = {entry.name.lower(): entry for entry in entries}
+    twins = [entry.name for entry in entries if present[entry.name.lower()] is not entry]
+    if twins:
+        raise InputError(
+            f"{folder} has class folders that differ in case alone: {twins[0]} and "
+            f"{present[twins[0].lower()].name}; join them"
+        )
     missing = [name for name in classes if name.lower() not in present]
     if missing:
         raise InputError(

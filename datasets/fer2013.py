@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from common.errors import InputError
@@ -53,7 +54,7 @@ class FER2013(FaceDataset):
         self.pixels: np.ndarray | None = None  # (N, 48, 48) uint8 where the csv is read
         table = next((self.root / name for name in CSV_NAMES if (self.root / name).is_file()), None)
         folder = self.root / ("train" if self.split == "train" else "test")
-        if table is not None and folder.is_dir():
+        if table is not None and any((self.root / name).is_dir() for name in ("train", "test")):
             raise InputError(
                 f"{self.root} holds both {table.name} and class folders; keep one of them there"
             )
@@ -78,11 +79,12 @@ class FER2013(FaceDataset):
         rows = _read_csv(table)
         usages = [_USAGE[self.split]] if self.split != "test" else ["PublicTest", "PrivateTest"]
         rows = rows[rows["Usage"].isin(usages)]
-        labels = rows["emotion"].to_numpy()
+        labels = pd.to_numeric(rows["emotion"], errors="coerce").to_numpy()
         wrong = ~np.isin(labels, np.arange(len(self.classes)))
         if wrong.any():
+            row = rows.index[wrong][0]
             raise InputError(
-                f"row {rows.index[wrong][0] + 2} of {table} has emotion {labels[wrong][0]}; "
+                f"row {row + 2} of {table} has emotion {rows['emotion'][row]}; "
                 f"expected 0 to {len(self.classes) - 1} ({', '.join(self.classes)})"
             )
         self.labels = [int(label) for label in labels]
@@ -101,11 +103,10 @@ class FER2013(FaceDataset):
         return f"{self.samples[index][0]} row {self._rows[index]}"
 
 
-def _read_csv(table: Path):
-    import pandas as pd
-
+def _read_csv(table: Path) -> pd.DataFrame:
     try:
-        rows = pd.read_csv(table, skipinitialspace=True)
+        # Blank lines count, so that the rows of messages are those of an editor.
+        rows = pd.read_csv(table, skipinitialspace=True, skip_blank_lines=False)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{table} cannot be read as csv ({error})") from error
     rows.columns = [str(column).strip() for column in rows.columns]
@@ -118,7 +119,7 @@ def _read_csv(table: Path):
     return rows
 
 
-def _decode(column, numbers: list[int], table: Path) -> np.ndarray:
+def _decode(column: pd.Series, numbers: list[int], table: Path) -> np.ndarray:
     """The pixels column, 2,304 numbers a row, as (N, 48, 48) uint8."""
     images = np.empty((len(numbers), SIZE, SIZE), np.uint8)
     for position, (text, number) in enumerate(zip(column, numbers, strict=True)):
@@ -126,7 +127,7 @@ def _decode(column, numbers: list[int], table: Path) -> np.ndarray:
             values = np.array(str(text).split(), dtype=np.int64)
             if values.size != SIZE * SIZE or values.min() < 0 or values.max() > 255:
                 raise ValueError
-        except ValueError:
+        except (ValueError, OverflowError):
             raise InputError(
                 f"row {number} of {table} does not hold {SIZE * SIZE} pixel values from 0 to 255"
             ) from None

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common.errors import InputError
+
 from .device import autocast
 from .loading import batches_on
 
@@ -123,7 +125,14 @@ def predict(
             logits.append(output.logits.float().cpu())
             labels.append(batch_labels.cpu())
             bar.update(len(images))
-    return torch.cat(logits), torch.cat(labels)
+    found = torch.cat(logits)
+    if not found.isfinite().all():
+        # The arg max of nan is a class too, so the numbers would look like a bad network's.
+        raise InputError(
+            "the network's output is not finite: its weights are not usable; where it was just "
+            "trained, lower --lr"
+        )
+    return found, torch.cat(labels)
 
 
 def confusion_of(logits: Tensor, labels: Tensor) -> ConfusionMatrix:

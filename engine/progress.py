@@ -16,6 +16,8 @@ def progress_bar(total: int, description: str) -> dict[str, Any]:
         "unit": " images",
         "leave": False,
         "mininterval": seconds,
+        # And a short pass needs none, which keeps a one-line error a line of its own.
+        "delay": 0.0 if sys.stderr.isatty() else seconds,
         "maxinterval": max(seconds, 10.0),
         "dynamic_ncols": True,
     }

@@ -330,14 +330,15 @@ def _claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 def _write(current: Run) -> None:
     """metrics.csv, last.pth, and best.pth where this epoch is the best so far."""
-    content = current.content()
-    if current.best_row() is current.rows[-1]:
-        save_checkpoint(current.folder / BEST, content)
-    save_checkpoint(current.folder / LAST, content)
     names = list(current.rows[0])
     lines = [",".join(names)]
     lines += [",".join(repr(row[name]) for name in names) for row in current.rows]
     write_text(current.folder / "metrics.csv", "\n".join(lines) + "\n")
+    content = current.content()
+    if current.best_row() is current.rows[-1]:
+        save_checkpoint(current.folder / BEST, content)
+    # Last, since --resume goes by it: a run that is cut before it repeats the epoch.
+    save_checkpoint(current.folder / LAST, content)
 
 
 def _config(current: Run) -> dict[str, Any]:

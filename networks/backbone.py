@@ -53,7 +53,7 @@ def load_trunk(trunk: nn.Sequential, pretrained: str | Path) -> None:
 def _imagenet_weights() -> dict[str, Tensor]:
     try:
         return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
         raise InputError(
             f"torchvision could not fetch its ImageNet weights ({error}); connect once, or put "
             "resnet18-f37072fd.pth into the folder checkpoints/ of torch's hub cache, or use "

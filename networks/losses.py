@@ -79,7 +79,7 @@ class PartitionLoss(nn.Module):
                 return heads.new_zeros(())
             variance = heads.var(dim=1)
             if self.form == "released":
-                # The smallest normal number keeps identical heads finite and changes no other.
+                # Machine epsilon keeps identical heads finite, far below any variance that matters.
                 mean = variance.mean() + torch.finfo(heads.dtype).eps
                 return torch.log1p(num_heads / mean)
             return torch.log1p(num_heads / variance.clamp_min(VARIANCE_FLOOR)).mean()

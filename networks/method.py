@@ -86,6 +86,8 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
+    if len(fc) < 2:
+        raise InputError(f"the weights classify {len(fc)} classes; expected 2 or more")
     found = [re.match(r"cat_head(\d+)\.", str(name)) for name in state_dict]
     numbers = {int(match[1]) for match in found if match}
     if numbers != set(range(len(numbers))):

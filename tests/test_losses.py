@@ -1,0 +1,376 @@
+"""Affinity (Eq. 2), partition (Eq. 6) and unified loss (Eq. 7) against explicit loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from networks import DAN, AffinityLoss, DANOutput, PartitionLoss, UnifiedLoss
+from networks.losses import VARIANCE_FLOOR
+
+FORMS = ("eq6", "released")
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+DTYPES = tuple(TOLERANCE)
+#: Half types are taken up to float32 first, so only the inputs are coarse.
+HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=seeded(seed)).to(dtype)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def labels_of(batch: int, classes: int) -> Tensor:
+    return torch.randint(classes, (batch,), generator=seeded(1))
+
+
+def affinity_of(classes: int, dim: int, dtype: torch.dtype = torch.float64) -> AffinityLoss:
+    loss = AffinityLoss(classes, dim).to(dtype)
+    with torch.no_grad():
+        loss.centers.copy_(normal(classes, dim, seed=2))
+    return loss
+
+
+def output_of(batch: int, classes: int, heads: int, dtype: torch.dtype) -> DANOutput:
+    return DANOutput(
+        normal(batch, classes, dtype=dtype),
+        normal(batch, 512, 2, 3, dtype=dtype, seed=3).relu(),
+        normal(batch, heads, 512, dtype=dtype, seed=4),
+    )
+
+
+# ---- the equations, number by number
+
+
+def unbiased_variance(values: list[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def affinity_by_hand(features: Tensor, labels: Tensor, centers: Tensor) -> float:
+    """Eq. 2 for features (B, D, h, w)."""
+    features, centers = features.tolist(), centers.tolist()
+    distance = 0.0
+    for maps, label in zip(features, labels.tolist(), strict=True):
+        for channel, rows in enumerate(maps):
+            values = [value for row in rows for value in row]
+            distance += (math.fsum(values) / len(values) - centers[label][channel]) ** 2
+    divisor = sum(unbiased_variance(list(column)) for column in zip(*centers, strict=True))
+    return distance / len(features) / divisor
+
+
+def head_variances(heads: Tensor) -> list[float]:
+    """The variance over the heads of every sample and channel of (B, k, D)."""
+    return [
+        unbiased_variance(list(values))
+        for sample in heads.tolist()
+        for values in zip(*sample, strict=True)
+    ]
+
+
+def partition_by_hand(heads: Tensor, form: str) -> float:
+    """Eq. 6, or the released code's form of it."""
+    k, variances = heads.shape[1], head_variances(heads)
+    if form == "released":
+        return math.log(1 + k / (math.fsum(variances) / len(variances)))
+    terms = [math.log(1 + k / max(variance, VARIANCE_FLOOR)) for variance in variances]
+    return math.fsum(terms) / len(terms)
+
+
+def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> float:
+    losses = [
+        math.log(math.fsum(math.exp(value) for value in row)) - row[label]
+        for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
+    return math.fsum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("classes", "shape"),
+    [(2, (1, 1, 1, 1)), (7, (5, 6, 3, 3)), (3, (8, 4, 2, 5)), (8, (2, 16, 1, 2))],
+)
+def test_affinity_is_equation_2(classes, shape, dtype):
+    features, labels = normal(*shape, dtype=dtype), labels_of(shape[0], classes)
+    loss = affinity_of(classes, shape[1], dtype)
+    value = loss(features, labels)
+    assert value.dtype == dtype
+    expected = affinity_by_hand(features, labels, loss.centers)
+    assert value.item() == pytest.approx(expected, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("batch", "heads", "dim"), [(1, 2, 1), (3, 4, 8), (6, 5, 3), (2, 8, 32)])
+def test_partition_is_equation_6_or_the_released_form(batch, heads, dim, form, dtype):
+    vectors = normal(batch, heads, dim, dtype=dtype)
+    value = PartitionLoss(form)(vectors)
+    assert value.dtype == dtype
+    expected = partition_by_hand(vectors, form)
+    assert value.item() == pytest.approx(expected, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_unified_is_the_weighted_sum_of_its_terms(form, dtype):
+    output, labels = output_of(6, 7, 4, dtype), labels_of(6, 7)
+    criterion = UnifiedLoss(7, partition=form, lambda1=0.25, lambda2=3.0).to(dtype)
+    total, terms = criterion(output, labels)
+    expected = {
+        "cls": cross_entropy_by_hand(output.logits, labels),
+        "affinity": affinity_by_hand(output.features, labels, criterion.affinity.centers),
+        "partition": partition_by_hand(output.heads, form),
+    }
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
+        expected, rel=TOLERANCE[dtype]
+    )
+    weighted = 0.25 * expected["affinity"] + 3 * expected["partition"] + expected["cls"]
+    assert total.item() == pytest.approx(weighted, rel=TOLERANCE[dtype])
+
+
+def test_unified_defaults_to_the_papers_form_and_weights():
+    criterion = UnifiedLoss(7)
+    assert (criterion.lambda1, criterion.lambda2) == (1, 1)
+    assert criterion.partition.form == PartitionLoss().form == "eq6"
+
+
+@pytest.mark.parametrize(
+    ("switches", "names"),
+    [
+        ({"fcn_loss": "none"}, ["cls", "partition"]),
+        ({"partition": "none"}, ["cls", "affinity"]),
+        ({"fcn_loss": "none", "partition": "none"}, ["cls"]),
+    ],
+)
+def test_a_term_that_is_off_is_neither_computed_nor_learned(switches, names):
+    criterion = UnifiedLoss(7, **switches).double()
+    total, terms = criterion(output_of(4, 7, 4, torch.float64), labels_of(4, 7))
+    assert list(terms) == names
+    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-12)
+    assert bool(list(criterion.parameters())) == ("affinity" in names)
+
+
+def test_a_weight_of_zero_takes_the_gradient_away():
+    output, labels = output_of(4, 7, 4, torch.float64), labels_of(4, 7)
+    heads = output.heads.requires_grad_()
+    UnifiedLoss(7, lambda2=0.0).double()(output, labels).total.backward()
+    assert (heads.grad == 0).all()
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
+def test_affinity_gradient_of_features_and_centers(shape):
+    """The divisor is differentiated too: the centers are driven apart."""
+    loss, labels = affinity_of(3, shape[1]), labels_of(shape[0], 3)
+
+    def value(features: Tensor, centers: Tensor) -> Tensor:
+        return torch.func.functional_call(loss, {"centers": centers}, (features, labels))
+
+    centers = normal(3, shape[1], seed=5).requires_grad_()
+    assert torch.autograd.gradcheck(value, (normal(*shape).requires_grad_(), centers))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_partition_gradient_of_the_heads(form):
+    heads = normal(3, 4, 5).requires_grad_()
+    assert min(head_variances(heads)) > 100 * VARIANCE_FLOOR
+    assert torch.autograd.gradcheck(PartitionLoss(form), (heads,))
+
+
+def test_centers_of_absent_classes_are_moved_by_the_divisor_alone():
+    loss, features = affinity_of(7, 5), normal(4, 5)
+    labels = torch.tensor([2, 2, 5, 2])
+    value = loss(features, labels)
+    value.backward()
+    centers = loss.centers.detach()
+    divisor = centers.var(dim=0).sum()
+    # d(divisor)/dc = 2 (c - mean) / (C - 1)
+    expected = -value.detach() / divisor * 2 * (centers - centers.mean(dim=0)) / 6
+    absent = [0, 1, 3, 4, 6]
+    torch.testing.assert_close(loss.centers.grad[absent], expected[absent], rtol=1e-12, atol=0)
+    assert value.item() == pytest.approx(
+        affinity_by_hand(features[..., None, None], labels, centers), rel=1e-12
+    )
+
+
+# ---- properties and edges
+
+
+def test_affinity_of_a_map_is_that_of_its_average():
+    loss, features, labels = affinity_of(7, 512), normal(5, 512, 3, 4), labels_of(5, 7)
+    torch.testing.assert_close(
+        loss(features, labels), loss(features.mean(dim=(2, 3)), labels), rtol=1e-13, atol=0
+    )
+
+
+def test_affinity_is_zero_on_the_centers_and_grows_with_the_square_of_the_distance():
+    loss, labels = affinity_of(4, 3), torch.tensor([0, 3, 1])
+    on_centers, offset = loss.centers.detach()[labels], normal(3, 3)
+    assert loss(on_centers, labels) == 0
+    once, twice = (loss(on_centers + scale * offset, labels).item() for scale in (1, 2))
+    assert twice == pytest.approx(4 * once, rel=1e-12)
+
+
+def test_affinity_draws_its_centers_from_the_standard_normal():
+    torch.manual_seed(0)
+    centers = AffinityLoss(100).centers
+    assert centers.shape == (100, 512)
+    assert centers.requires_grad
+    assert abs(centers.mean()) < 0.02
+    assert abs(centers.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_head_cannot_be_partitioned(form):
+    value = PartitionLoss(form)(normal(3, 1, 8))
+    assert value.shape == ()
+    assert value == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_identical_heads_have_a_finite_loss_and_no_gradient(form, dtype):
+    heads = normal(3, 1, 8, dtype=dtype).expand(3, 4, 8).clone().requires_grad_()
+    value = PartitionLoss(form)(heads)
+    value.backward()
+    floor = VARIANCE_FLOOR if form == "eq6" else torch.finfo(dtype).eps
+    assert value.item() == pytest.approx(math.log(1 + 4 / floor), rel=1e-4)
+    assert torch.isfinite(heads.grad).all()
+    assert heads.grad.abs().max() < 1e-6
+
+
+def test_the_floor_acts_below_it_and_nowhere_else():
+    for variance, expected in ((1e-6, VARIANCE_FLOOR), (1e-3, 1e-3)):
+        half = math.sqrt(variance / 2)  # two heads at +-half have this unbiased variance
+        heads = torch.tensor([[[half], [-half]]], dtype=torch.float64, requires_grad=True)
+        value = PartitionLoss("eq6")(heads)
+        value.backward()
+        assert value.item() == pytest.approx(math.log(1 + 2 / expected), rel=1e-12)
+        assert (heads.grad == 0).all() == (variance < VARIANCE_FLOOR)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_equation_6_is_at_least_the_released_form(seed):
+    """Jensen: log(1 + k / v) is convex in v, so its mean exceeds its value at the mean."""
+    heads = normal(4, 3, 16, seed=seed) * (1 + seed)
+    eq6, released = (PartitionLoss(form)(heads).item() for form in FORMS)
+    assert eq6 > released
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_partition_is_smaller_where_the_heads_differ_more(form):
+    heads = normal(4, 4, 16)
+    assert PartitionLoss(form)(3 * heads) < PartitionLoss(form)(heads)
+
+
+def test_where_all_variances_are_equal_both_forms_are_equal():
+    heads = normal(1, 4, 1).expand(3, 4, 5)
+    eq6, released = (PartitionLoss(form)(heads).item() for form in FORMS)
+    assert eq6 == pytest.approx(released, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_classes", [1, 0])
+def test_affinity_refuses_a_single_class(num_classes):
+    with pytest.raises(ValueError, match=f"num_classes is {num_classes}.*at least 2"):
+        AffinityLoss(num_classes)
+
+
+def test_unknown_losses_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"'eq7'.*eq6, released"):
+        PartitionLoss("eq7")
+    with pytest.raises(ValueError, match="'eq7'"):
+        UnifiedLoss(7, partition="eq7")
+    with pytest.raises(ValueError, match=r"'center'.*affinity or none"):
+        UnifiedLoss(7, fcn_loss="center")
+
+
+# ---- half types
+
+
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_terms_of_half_inputs_are_those_of_float32(form, dtype):
+    labels, criterion = labels_of(6, 7), UnifiedLoss(7, partition=form)
+    half = output_of(6, 7, 4, dtype)
+    exact = criterion(DANOutput(*(tensor.float() for tensor in half)), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = criterion(half, labels)
+    for name, term in (ours.terms | {"total": ours.total}).items():
+        assert term.dtype == torch.float32, name
+        assert term == (exact.terms | {"total": exact.total})[name], name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_network_under_autocast_gives_float32_terms(form):
+    torch.manual_seed(0)
+    network, criterion = DAN(7, 2), UnifiedLoss(7, partition=form)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network(torch.randn(4, 3, 32, 32))
+        loss = criterion(output, labels_of(4, 7))
+    assert output.features.dtype == torch.bfloat16
+    assert (output.logits.dtype, output.heads.dtype) == (torch.float32, torch.float32)
+    exact = criterion(
+        DANOutput(output.logits, output.features.float(), output.heads), labels_of(4, 7)
+    )
+    assert loss.total.dtype == torch.float32
+    assert loss.total == exact.total
+
+
+# ---- the losses on a whole network
+
+
+def backward(network: DAN, criterion: UnifiedLoss) -> Tensor:
+    """The total loss of a random batch, differentiated."""
+    images = normal(6, 3, 64, 64, dtype=torch.float32)
+    total = criterion(network(images), torch.tensor([0, 1, 2, 3, 4, 5])).total
+    total.backward()
+    return total
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("heads", [1, 3])
+def test_every_parameter_receives_a_gradient(form, heads):
+    torch.manual_seed(0)
+    network, criterion = DAN(7, heads).train(), UnifiedLoss(7, partition=form)
+    backward(network, criterion)
+    named = [*network.named_parameters(), *criterion.named_parameters()]
+    without = [name for name, p in named if p.grad is None or not p.grad.abs().sum() > 0]
+    # BatchNorm subtracts the mean again, so a shift in front of it has no effect at all.
+    cancelled = {name for name, _ in named if is_shift_before_batch_norm(name)}
+    assert set(without) <= cancelled
+    assert all(p.grad is not None for _, p in named)
+
+
+def is_shift_before_batch_norm(name: str) -> bool:
+    endings = (
+        "conv1x1.0.bias",
+        "conv_3x3.0.bias",
+        "conv_1x3.0.bias",
+        "conv_3x1.0.bias",
+        "attention.0.bias",
+    )
+    return name.endswith(endings) or name == "fc.bias"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_dead_feature_channel_leaves_loss_and_gradients_finite(form):
+    torch.manual_seed(0)
+    network, criterion = DAN(7, 4).train(), UnifiedLoss(7, partition=form)
+    dead = torch.ones(1, 512, 1, 1)
+    dead[:, [0, 17, 511]] = 0
+    network.features.register_forward_hook(lambda module, inputs, output: output * dead)
+    heads = []
+    network.register_forward_hook(lambda module, inputs, output: heads.append(output.heads))
+    total = backward(network, criterion)
+    assert (heads[0][:, :, 17].var(dim=1) == 0).all()
+    assert torch.isfinite(total)
+    for name, parameter in [*network.named_parameters(), *criterion.named_parameters()]:
+        assert torch.isfinite(parameter.grad).all(), name
