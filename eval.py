@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises InputError for a checkpoint, data or flags that do not fit each other.
     """
     args = parse_arguments(arguments)
+    check_outputs(args)
     trained = read_trained(args.checkpoint)
     dataset = open_dataset(trained, args)
     matrix = evaluate(trained, dataset, args)
@@ -235,6 +236,14 @@ def comparison_lines(comparison: list[dict[str, Any]]) -> list[str]:
     return ["", "beside the paper:", *lines] if lines else []
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse places that cannot be written before the work is done, not after."""
+    if args.json and (args.json.is_dir() or not args.json.parent.is_dir()):
+        raise InputError(f"--json {args.json}: expected a file in a folder that exists")
+    if args.report:
+        make_folder(args.report)
+
+
 def write_outputs(
     args: argparse.Namespace,
     content: dict[str, Any],
@@ -246,7 +255,6 @@ def write_outputs(
         write_json(args.json, content)
         print(f"\nwrote {args.json}")
     if args.report:
-        make_folder(args.report)
         write_json(args.report / "report.json", content)
         picture = args.report / "confusion_matrix.png"
         title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"

@@ -9,6 +9,7 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     scheduler_state_dict
     recipe, settings        the recipe's name, and the value of every flag
     dataset, class_names    the data set's name, and its classes in label order
+    training_images         how many, so that a run does not go on with other data
     metrics                 one dict an epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
 """

@@ -93,12 +93,19 @@ class Run:
             "settings": settings(self.recipe),
             "dataset": self.dataset.name,
             "class_names": list(self.dataset.classes),
+            "training_images": len(self.training.dataset),
             "metrics": self.rows,
             "random_states": random_states(),
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Go back to a checkpoint of this run."""
+        """Go back to a checkpoint of this run; raises InputError where the data have changed."""
+        before, now = content.get("training_images"), len(self.training.dataset)
+        if before != now:
+            raise InputError(
+                f"{self.folder} was trained on {before} images, {self.dataset.root} now gives "
+                f"{now}; restore the data, or start another run with --output"
+            )
         self.network.load_state_dict(content["model_state_dict"])
         self.criterion.load_state_dict(content["criterion_state_dict"])
         self.optimizer.load_state_dict(content["optimizer_state_dict"])
@@ -168,8 +175,11 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
     order = stratified_order(train_set.labels, SUBSET_SEED)
     held_out = round(recipe.holdout * len(order))
-    if recipe.holdout and not held_out:
-        raise InputError(f"--holdout {recipe.holdout} keeps no image out; use a larger share")
+    if recipe.holdout and not 0 < held_out < len(order) - 1:
+        raise InputError(
+            f"--holdout {recipe.holdout} keeps {held_out} of {len(order)} images out; at least 1 "
+            "must be kept out and 2 left to train on"
+        )
     chosen = order[held_out:][: recipe.limit or None]
     images = SeededImages(train_set, sorted(chosen))
     tests = SeededImages(test_set, sorted(order[:held_out]) if held_out else None)

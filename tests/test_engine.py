@@ -644,6 +644,19 @@ def test_resume_refuses_the_run_of_another_recipe_and_what_is_no_run(data, tmp_p
         run_tiny(data, tmp_path / "run", "--resume")
 
 
+def test_resume_refuses_data_of_another_size(tmp_path):
+    before = write_rafdb(tmp_path / "before", train=14, test=7)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in_epoch(patch, 2)
+        with pytest.raises(Stop):
+            run_tiny(before, tmp_path / "cut", "--epochs", 2)
+    files = snapshot(tmp_path / "cut")
+    after = write_rafdb(tmp_path / "after", train=21, test=7)
+    with pytest.raises(InputError, match=r"was trained on 14 images, .*after now gives 21"):
+        run_tiny(after, tmp_path / "cut", "--epochs", 2, "--resume")
+    assert snapshot(tmp_path / "cut") == files
+
+
 @pytest.mark.parametrize("below", ["file", "file/run"])
 def test_an_output_that_cannot_be_a_folder_is_refused(data, tmp_path, below):
     (tmp_path / "file").write_text("mine")
@@ -659,6 +672,7 @@ def test_nothing_is_made_for_a_run_that_cannot_start(data, tmp_path):
         ["--batch-size", 1],
         ["--limit", 1],
         ["--holdout", 0.001],
+        ["--holdout", 0.99],
     ):
         with pytest.raises(InputError):
             run_tiny(data, tmp_path / "run", *flags)

@@ -550,7 +550,10 @@ def test_bad_flags_are_refused(trained, data, tmp_path):
     assert "CHECKPOINT" in refusal()
 
 
-def test_results_that_cannot_be_written_are_a_message(trained, data, tmp_path):
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    trained, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(eval_script, "evaluate", lambda *_: pytest.fail("evaluated first"))
     (tmp_path / "file").write_text("mine")
     base = [trained / "last.pth", "--data", data, "--workers", 0]
     for flags in (
