@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(metrics_text(matrix, dataset.classes))
     comparison = compare_with_paper(trained, dataset, matrix)
-    for line in comparison_lines(comparison):
+    for line in comparison_lines(comparison, dataset):
         print(line)
     content = {
         "checkpoint": str(args.checkpoint),
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "image_size": args.image_size or trained.image_size,
         **metrics_json(matrix, dataset.classes),
         "paper": comparison,
+        "published_images": dataset.is_published(),
     }
     write_outputs(args, content, matrix, dataset)
 
@@ -226,14 +227,21 @@ def compare_with_paper(
     ]
 
 
-def comparison_lines(comparison: list[dict[str, Any]]) -> list[str]:
+def comparison_lines(comparison: list[dict[str, Any]], dataset: FaceDataset) -> list[str]:
     """The comparison as text; nothing where the data set is none of the paper's."""
+    if not comparison:
+        return []
+    note = (
+        ""
+        if dataset.is_published()
+        else (f", for the form alone (these {len(dataset):,} images are not the published split)")
+    )
     lines = [
         f"{row['metric'].replace('_', ' '):<20} {row['ours_percent']:5.2f} %, paper "
         f"{row['paper_percent']:.2f} %, difference {row['difference']:+.2f} ({row['source']})"
         for row in comparison
     ]
-    return ["", "beside the paper:", *lines] if lines else []
+    return ["", f"beside the paper{note}:", *lines]
 
 
 def check_outputs(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ RECIPE = Recipe(
     evaluation_transform=transforms.evaluation,
     method=Method(),
     image_size=64,  # the faces have 48 pixels; more costs time and adds little
-    epochs=8,
+    epochs=6,
     batch_size=128,
     lr=3e-4,
     optimizer=partial(AdamW, weight_decay=0.05),

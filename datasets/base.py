@@ -124,6 +124,10 @@ class FaceDataset:
             counts[label] += 1
         return tuple(counts)
 
+    def is_published(self) -> bool:
+        """Whether the images per class are those that were published for this split."""
+        return self.class_counts() in self.published_counts.get(self.split, ())
+
     def set_samples(self, samples: Sequence[tuple[Path, int]]) -> None:
         """Take a list of (file, label) as this split."""
         self.samples = list(samples)
@@ -143,10 +147,10 @@ class FaceDataset:
                 f"{self.layout_help()}"
             )
         published = self.published_counts.get(self.split, ())
-        counts = self.class_counts()
-        if published and counts not in published:
+        if published and not self.is_published():
             warnings.warn(
-                f"{self.name} {self.split}: {len(self):,} images, per class {_list(counts)}; "
+                f"{self.name} {self.split}: {len(self):,} images, per class "
+                f"{_list(self.class_counts())}; "
                 f"published are {sum(published[0]):,}, per class {_list(published[0])}: another "
                 "release, a subset, or files missing",
                 stacklevel=3,
