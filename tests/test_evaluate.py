@@ -421,6 +421,19 @@ def test_the_papers_numbers_stand_beside_ours(released, data, capsys):
         assert line in shown
 
 
+def test_images_that_are_not_the_published_split_are_said_to_be_so(
+    released, data, capsys, monkeypatch
+):
+    content = evaluate(released, data, "--image-size", SIZE)
+    assert not content["published_images"]
+    note = f"for the form alone (these {content['images']} images are not the published split)"
+    assert note in capsys.readouterr().out
+    counts = tuple(sum(row) for row in content["confusion_counts"])
+    monkeypatch.setattr(RAFDB, "published_counts", {"test": (counts,)})
+    assert evaluate(released, data, "--image-size", SIZE)["published_images"]
+    assert "\nbeside the paper:\n" in capsys.readouterr().out
+
+
 def test_the_baseline_is_compared_with_the_papers_baseline(baseline, data, tmp_path):
     content = evaluate(save(tmp_path / "x.pth", baseline, **OURS), data)
     assert [row["paper_percent"] for row in content["paper"]] == [86.25, 77.32]
