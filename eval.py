@@ -44,7 +44,7 @@ class Trained:
     dataset: str | None  # None: neither the file nor its name says
     classes: list[str] | None  # None in released files
     image_size: int
-    data: str
+    settings: dict[str, Any]  # the flags it was trained with; none in released files
     epoch: int
 
 
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     matrix = evaluate(trained, dataset, args)
     print(
         f"{args.checkpoint}, epoch {trained.epoch}: {type(trained.network).__name__} on "
-        f"{dataset.name} {dataset.split}, {dataset.root}\n"
+        f"{dataset.name} {dataset.split}, {dataset.root}"
+        f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
     print(metrics_text(matrix, dataset.classes))
     comparison = compare_with_paper(trained, dataset, matrix)
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "epoch": trained.epoch,
         "dataset": dataset.name,
         "split": dataset.split,
+        "layout": dataset.layout,
         "image_size": args.image_size or trained.image_size,
         **metrics_json(matrix, dataset.classes),
         "paper": comparison,
@@ -91,7 +93,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="data folder [where it was trained, else the data set's own]",
     )
-    add("--split", default="test", metavar="S", help="split to evaluate [test]")
+    add("--split", metavar="S", help="split to evaluate [the one the published numbers are on]")
+    add("--layout", metavar="NAME", help="layout of the data folder [as trained, else recognised]")
     add("--json", type=Path, metavar="FILE", help="write the numbers there")
     add(
         "--report",
@@ -145,7 +148,7 @@ def read_trained(path: Path) -> Trained:
         dataset=content.get("dataset", by_name),
         classes=list(classes) if classes else None,
         image_size=_image_size(settings, path),
-        data=settings.get("data", ""),
+        settings=settings,
         epoch=content.get("iter", 0),
     )
 
@@ -167,10 +170,30 @@ def open_dataset(trained: Trained, args: argparse.Namespace) -> FaceDataset:
         )
     kind = DATASETS[name]
     check_classes(trained, kind)
-    trained_on = Path(trained.data) if trained.data and name == trained.dataset else None
+    same = name == trained.dataset
+    trained_on = Path(trained.settings["data"]) if same and trained.settings.get("data") else None
     default = trained_on if trained_on and trained_on.is_dir() else kind.default_root
     size = args.image_size or trained.image_size
-    return kind(args.data or default, args.split, transforms.evaluation(size))
+    return kind(
+        args.data or default,
+        args.split or kind.evaluated_split,
+        transforms.evaluation(size),
+        **dataset_options(kind, trained.settings if same else {}, args),
+    )
+
+
+def dataset_options(
+    kind: type[FaceDataset], settings: dict[str, Any], args: argparse.Namespace
+) -> dict[str, Any]:
+    """The data set's options: as in training, but the layout of another folder is its own."""
+    options = {name: settings[name] for name in kind.option_names if name in settings}
+    if args.layout and "layout" not in kind.option_names:
+        raise InputError(f"--layout is given, but {kind.name} has no layouts to choose from")
+    if args.layout:
+        options["layout"] = args.layout
+    elif args.data:
+        options.pop("layout", None)
+    return options
 
 
 def check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
@@ -223,7 +246,7 @@ def compare_with_paper(
             "source": number.source,
         }
         for number in published_for(dataset.name, method)
-        if dataset.split == "test"
+        if dataset.split == dataset.evaluated_split
     ]
 
 

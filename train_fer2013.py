@@ -7,20 +7,23 @@
 Without the MS-Celeb-1M weights DAN needs a trunk that has learnt faces first, hence two steps.
 AdamW instead of the paper's SGD: the partition loss rewards head variance without bound, and
 under SGD a large step into it does not come back.
+
+--labels ferplus takes the labels of FER+ (csv of votes beside the data), --votes soft trains on
+the shares of the votes.
 """
 
 from functools import partial
 
 from torch.optim import AdamW
 
-from datasets import FER2013, transforms
+from datasets import FER2013Labels, transforms
 from engine import Recipe, run
 from engine.schedules import cosine
 from networks import Method
 
 RECIPE = Recipe(
     name="fer2013",
-    dataset=FER2013,
+    dataset=FER2013Labels(),
     train_transform=transforms.fer2013_train,
     evaluation_transform=transforms.evaluation,
     method=Method(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -56,6 +57,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+class Problem(NamedTuple):
+    """One entry of a data set that cannot be used."""
+
+    kind: str  # "missing", "label", "box", "path" or "empty"
+    message: str
+
+
 class FaceDataset:
     """Images of one split with their labels; indexing gives (transformed image, label).
 
@@ -68,20 +76,31 @@ class FaceDataset:
     classes: ClassVar[tuple[str, ...]]
     #: Folder that the train scripts read where --data is not given.
     default_root: ClassVar[Path]
-    #: The splits that `split` may name; "test" always names the one that is evaluated.
+    #: The splits that `split` may name, and the one that the published numbers are on.
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    evaluated_split: ClassVar[str] = "test"
     #: Published images per class, in label order; a split may be in use in several sizes.
     published_counts: ClassVar[dict[str, tuple[Counts, ...]]] = {}
+    #: Published images per split, where no counts per class are published.
+    published_totals: ClassVar[dict[str, int]] = {}
+    #: Keyword arguments of the constructor that decide what an image looks like or where it is;
+    #: an evaluation takes them over from the run that trained.
+    option_names: ClassVar[tuple[str, ...]] = ()
+    #: The layout that was found, where a data set comes in several; for logs.
+    layout: str = ""
 
     def __init__(
         self,
         root: str | Path,
         split: str,
         transform: Callable[[Image.Image], Any] | None = None,
+        *,
+        problems: list[Problem] | None = None,
     ):
         """Read the labels of a split below `root`; images are opened when they are asked for.
 
-        Raises InputError where the folder, its layout or a label is wrong.
+        Raises InputError where the folder, its layout or an entry is wrong. With a list
+        `problems`, entries that are wrong are noted there and left out instead.
         """
         if split not in self.splits:
             raise InputError(
@@ -90,6 +109,7 @@ class FaceDataset:
         self.root = Path(root)
         self.split = split
         self.transform = transform
+        self.problems = problems
         if not self.root.is_dir():
             raise InputError(
                 f"data folder {self.root} does not exist or is no folder; give --data DIR with "
@@ -97,8 +117,10 @@ class FaceDataset:
             )
         self.samples: list[tuple[Path, int]] = []
         self.labels: list[int] = []
+        self.left_out: list[Path] = []  # listed files that are no samples, on purpose
         self.load()
-        self._check_filled()
+        if problems is None:
+            self._check_filled()
 
     def load(self) -> None:
         """Fill `samples` and `labels` from the layout under `root`."""
@@ -116,6 +138,16 @@ class FaceDataset:
     def describe(self, index: int) -> str:
         """Where image `index` comes from, for messages and reports."""
         return str(self.samples[index][0])
+
+    def reject(self, kind: str, message: str) -> None:
+        """Complain of one entry: note it in `problems`, or raise InputError where there is none."""
+        if self.problems is None:
+            raise InputError(message)
+        self.problems.append(Problem(kind, " ".join(message.split())))
+
+    def image_folders(self) -> list[Path]:
+        """Folders in which every file should be a sample of this split or of another."""
+        return []
 
     def class_counts(self) -> Counts:
         """Images per class, in label order."""
@@ -146,6 +178,13 @@ class FaceDataset:
                 f"{self.name}: split {self.split} below {self.root} holds no images; expected "
                 f"{self.layout_help()}"
             )
+        total = self.published_totals.get(self.split, len(self))
+        if len(self) != total:
+            warnings.warn(
+                f"{self.name} {self.split}: {len(self):,} images; published are {total:,}: another "
+                "release, a subset, or files missing",
+                stacklevel=3,
+            )
         published = self.published_counts.get(self.split, ())
         if published and not self.is_published():
             warnings.warn(
@@ -155,6 +194,18 @@ class FaceDataset:
                 "release, a subset, or files missing",
                 stacklevel=3,
             )
+
+
+def file_names(folder: Path) -> list[str]:
+    """Names of everything in a folder, as strings: 290,000 Path objects would take seconds.
+
+    Raises InputError where the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def class_folder_samples(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
@@ -179,10 +230,10 @@ def class_folder_samples(folder: Path, classes: Sequence[str]) -> list[tuple[Pat
             f"{', '.join(classes)}"
         )
     return [
-        (path, label)
+        (present[name.lower()] / file, label)
         for label, name in enumerate(classes)
-        for path in sorted(present[name.lower()].iterdir())
-        if not path.name.startswith(".")
+        for file in sorted(file_names(present[name.lower()]))
+        if not file.startswith(".")
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ SIZE = 48  # pixels, both sides
 # The challenge's two test parts; the class folders' test/ holds both or either.
 _PUBLIC = (467, 56, 496, 895, 653, 415, 607)
 _PRIVATE = (491, 55, 528, 879, 594, 416, 626)
-_USAGE = {"train": "Training", "public": "PublicTest", "private": "PrivateTest"}
+USAGE = {"train": "Training", "public": "PublicTest", "private": "PrivateTest"}
 
 
 class FER2013(FaceDataset):
@@ -58,6 +59,7 @@ class FER2013(FaceDataset):
             raise InputError(
                 f"{self.root} holds both {table.name} and class folders; keep one of them there"
             )
+        self.layout = "class folders" if table is None else "csv"
         if table is not None:
             self._load_csv(table)
         elif folder.is_dir():
@@ -68,29 +70,34 @@ class FER2013(FaceDataset):
                 f"read from {self.layout_help()}"
             )
 
+    def image_folders(self) -> list[Path]:
+        return [] if self.layout == "csv" else [self.root / "train", self.root / "test"]
+
     def _load_folders(self, folder: Path) -> None:
         samples = class_folder_samples(folder, self.classes)
         if self.split in ("public", "private"):
-            prefix = _USAGE[self.split]
+            prefix = USAGE[self.split]
             samples = [sample for sample in samples if sample[0].name.startswith(prefix)]
         self.set_samples(samples)
 
     def _load_csv(self, table: Path) -> None:
-        rows = _read_csv(table)
-        usages = [_USAGE[self.split]] if self.split != "test" else ["PublicTest", "PrivateTest"]
+        rows = read_csv(table)
+        usages = [USAGE[self.split]] if self.split != "test" else ["PublicTest", "PrivateTest"]
         rows = rows[rows["Usage"].isin(usages)]
-        labels = pd.to_numeric(rows["emotion"], errors="coerce").to_numpy()
-        wrong = ~np.isin(labels, np.arange(len(self.classes)))
-        if wrong.any():
-            row = rows.index[wrong][0]
-            raise InputError(
-                f"row {row + 2} of {table} has emotion {rows['emotion'][row]}; "
-                f"expected 0 to {len(self.classes) - 1} ({', '.join(self.classes)})"
+        emotions = rows["emotion"]
+        labels = pd.to_numeric(emotions, errors="coerce").to_numpy()
+        right = np.isin(labels, np.arange(len(self.classes)))
+        for row, emotion in emotions[~right].items():
+            self.reject(
+                "label",
+                f"row {row + 2} of {table} has emotion {emotion}; expected 0 to "
+                f"{len(self.classes) - 1} ({', '.join(self.classes)})",
             )
+        rows, labels = rows[right], labels[right]
         self.labels = [int(label) for label in labels]
         self.samples = [(table, label) for label in self.labels]
         self._rows = [int(row) + 2 for row in rows.index]  # as an editor numbers them
-        self.pixels = _decode(rows["pixels"], self._rows, table)
+        self.pixels = decode_pixels(rows["pixels"], self._rows, table)
 
     def read_image(self, index: int) -> Image.Image:
         if self.pixels is None:
@@ -103,23 +110,25 @@ class FER2013(FaceDataset):
         return f"{self.samples[index][0]} row {self._rows[index]}"
 
 
-def _read_csv(table: Path) -> pd.DataFrame:
+def read_csv(
+    table: Path, columns: Sequence[str] = ("emotion", "pixels", "Usage")
+) -> pd.DataFrame:
+    """A csv as a data frame; raises InputError where it is none or lacks one of the columns."""
     try:
         # Blank lines count, so that the rows of messages are those of an editor.
         rows = pd.read_csv(table, skipinitialspace=True, skip_blank_lines=False)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{table} cannot be read as csv ({error})") from error
     rows.columns = [str(column).strip() for column in rows.columns]
-    missing = {"emotion", "pixels", "Usage"} - set(rows.columns)
-    if missing:
+    if not set(columns) <= set(rows.columns):
         raise InputError(
-            f"{table} has the columns {', '.join(rows.columns)}; expected emotion, pixels, Usage "
+            f"{table} has the columns {', '.join(rows.columns)}; expected {', '.join(columns)} "
             "(the challenge's train.csv alone has no Usage)"
         )
     return rows
 
 
-def _decode(column: pd.Series, numbers: list[int], table: Path) -> np.ndarray:
+def decode_pixels(column: pd.Series, numbers: list[int], table: Path) -> np.ndarray:
     """The pixels column, 2,304 numbers a row, as (N, 48, 48) uint8."""
     images = np.empty((len(numbers), SIZE, SIZE), np.uint8)
     for position, (text, number) in enumerate(zip(column, numbers, strict=True)):

@@ -50,11 +50,13 @@ class RAFDB(FaceDataset):
             if not name.startswith(self.split):
                 continue
             if name not in present:
-                raise InputError(
+                self.reject(
+                    "missing",
                     f"image {folder / name} does not exist, but line {number} of "
-                    f"{base / LABEL_FILE} lists it; unpack aligned.zip again"
+                    f"{base / LABEL_FILE} lists it; unpack aligned.zip again",
                 )
-            samples.append((folder / name, label))
+            elif label is not None:
+                samples.append((folder / name, label))
         self.set_samples(samples)
 
     def _find_base(self) -> Path:
@@ -67,8 +69,11 @@ class RAFDB(FaceDataset):
             f"is read from {self.layout_help()}"
         )
 
-    def _parse(self, line: str, path: Path, number: int) -> tuple[str, int]:
-        """A line of the label file -> (name of the aligned image, label from 0)."""
+    def image_folders(self) -> list[Path]:
+        return [self._find_base() / IMAGE_FOLDER]
+
+    def _parse(self, line: str, path: Path, number: int) -> tuple[str, int | None]:
+        """A line of the label file -> (name of the aligned image, label from 0 or None)."""
         fields = line.split()
         if len(fields) != 2 or not fields[0].startswith(self.splits):
             raise InputError(
@@ -78,12 +83,16 @@ class RAFDB(FaceDataset):
         image = Path(fields[0])
         if image.name != fields[0]:
             raise InputError(f"line {number} of {path} names {fields[0]!r}; expected a file name")
+        aligned = f"{image.stem}_aligned{image.suffix}"
         if not fields[1].isdecimal() or not 1 <= int(fields[1]) <= len(self.classes):
-            raise InputError(
-                f"label {fields[1]!r} on line {number} of {path} is out of range; expected 1 to "
-                f"{len(self.classes)} ({', '.join(self.classes)})"
-            )
-        return f"{image.stem}_aligned{image.suffix}", int(fields[1]) - 1
+            if fields[0].startswith(self.split):
+                self.reject(
+                    "label",
+                    f"label {fields[1]!r} on line {number} of {path} is out of range; expected 1 "
+                    f"to {len(self.classes)} ({', '.join(self.classes)})",
+                )
+            return aligned, None
+        return aligned, int(fields[1]) - 1
 
 
 def _lines(path: Path) -> list[str]:

@@ -42,6 +42,25 @@ def rafdb_train(size: int = 224) -> v2.Compose:
     )
 
 
+def affectnet_train(size: int = 224) -> v2.Compose:
+    """AffectNet's: flip, mostly turn, shift and shrink, erase a rectangle."""
+    return v2.Compose([*_flip_and_affine(size, p=0.7), *_tensor(), v2.RandomErasing()])
+
+
+def sfew_train(size: int = 224) -> v2.Compose:
+    """SFEW's: AffectNet's affine transform half the time, and no erasing."""
+    return v2.Compose([*_flip_and_affine(size, p=0.5), *_tensor()])
+
+
+def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
+    affine = v2.RandomAffine(20, translate=(0.2, 0.2), scale=(0.8, 1.0))
+    return [
+        v2.Resize((size, size)),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([affine], p=p),
+    ]
+
+
 def fer2013_train(size: int = 224) -> v2.Compose:
     """Ours for FER2013, whose faces are loosely cropped: flip, small affine, erase."""
     return v2.Compose(

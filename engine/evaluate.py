@@ -114,6 +114,8 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C) float32 and labels (N,) of every image of a loader, in order, on the CPU.
 
+    Of soft labels (B, C) the most probable class is taken.
+
     progress: arguments for tqdm, or None for no bar.
     """
     network.eval()
@@ -123,7 +125,8 @@ def predict(
             with autocast(device, bf16):
                 output = network(images)
             logits.append(output.logits.float().cpu())
-            labels.append(batch_labels.cpu())
+            hard = batch_labels if batch_labels.dim() == 1 else batch_labels.argmax(dim=1)
+            labels.append(hard.cpu())
             bar.update(len(images))
     found = torch.cat(logits)
     if not found.isfinite().all():

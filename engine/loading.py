@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from common.errors import InputError
+
+from .samplers import shuffle
 
 Draw = tuple[int, int]  # (index of the image, seed of its augmentation)
 
@@ -57,7 +60,9 @@ def collate(items: list[Any]) -> Any:
 
 
 class TrainingBatches(Sampler[list[Draw]]):
-    """Shuffled batches of draws; `epoch` (from 1) decides the order.
+    """Batches of draws in an order that `epoch` (from 1) decides.
+
+    order: draws `num_images` positions with a seeded generator; by default each once, shuffled.
 
     A last batch of a single image would have no variance for BatchNorm, so that image joins the
     batch before it.
@@ -65,7 +70,13 @@ class TrainingBatches(Sampler[list[Draw]]):
     Raises InputError for fewer than two images.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int):
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        order: Callable[[torch.Generator], Sequence[int]] | None = None,
+    ):
         if num_images < 2:
             raise InputError(
                 f"the training split holds {num_images} image; BatchNorm needs at least 2"
@@ -74,6 +85,7 @@ class TrainingBatches(Sampler[list[Draw]]):
             raise InputError(f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train")
         self.num_images = num_images
         self.seed = seed
+        self.order = order or partial(shuffle, range(num_images))
         self.epoch = 1
         self.sizes = batch_sizes(num_images, batch_size)
 
@@ -82,9 +94,9 @@ class TrainingBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        order = torch.randperm(self.num_images, generator=generator)
+        order = self.order(generator)
         seeds = torch.randint(2**62, (self.num_images,), generator=generator)
-        draws = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        draws = list(zip(order, seeds.tolist(), strict=True))
         start = 0
         for size in self.sizes:
             yield draws[start : start + size]

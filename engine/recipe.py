@@ -18,6 +18,7 @@ from common.cli import Parser
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
+from .samplers import SAMPLINGS, shuffle
 from .schedules import SCHEDULES
 
 OPTIMIZERS = {
@@ -32,7 +33,8 @@ class Recipe:
     """Everything that decides how a run goes.
 
     The callables, in the order in which they are used:
-        dataset(root, split, transform) -> data set with `classes`, `labels`, `describe(i)`
+        dataset(root, split, transform) -> data set with `classes`, `labels`, `describe(i)`; has
+            `default_root` and `evaluated_split`. A class, or a dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network
             returns what the criterion takes, the criterion's `total` is differentiated
@@ -53,6 +55,12 @@ class Recipe:
     lr: float = flag(check=positive, expected="above 0", help="learning rate of the first epoch")
     optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centres")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
+    sampling: Callable = flag(
+        shuffle,
+        choices=SAMPLINGS,
+        help="images of an epoch: shuffle (each once), or balanced (as many draws, with "
+        "replacement, every class equally likely)",
+    )
     image_size: int = flag(
         224,
         check=lambda size: 32 <= size <= 4096,

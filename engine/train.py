@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ class Run:
     def dataset(self) -> Any:
         """The data set that is trained on."""
         return self.training.dataset.dataset
+
+    @property
+    def evaluated(self) -> Any:
+        """The data set that is evaluated after every epoch."""
+        return self.evaluation.dataset.dataset
 
     def best_row(self) -> dict[str, float]:
         """The epoch with the best accuracy on the evaluated split, the first of equals."""
@@ -171,7 +177,7 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
     """Loaders of what is trained on and of what is evaluated after every epoch."""
     root, size = recipe.data_root(), recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
-    split = "train" if recipe.holdout else "test"
+    split = "train" if recipe.holdout else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
     order = stratified_order(train_set.labels, SUBSET_SEED)
     held_out = round(recipe.holdout * len(order))
@@ -187,7 +193,12 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
     return (
         make_loader(
             images,
-            TrainingBatches(len(images), recipe.batch_size, recipe.seed),
+            TrainingBatches(
+                len(images),
+                recipe.batch_size,
+                recipe.seed,
+                partial(recipe.sampling, images.labels),
+            ),
             workers=workers,
             device=device,
         ),
@@ -360,7 +371,8 @@ def _config(current: Run) -> dict[str, Any]:
         "class_names": list(current.dataset.classes),
         "training_images": len(current.training.dataset),
         "evaluated_images": len(current.evaluation.dataset),
-        "evaluated_split": "holdout" if current.recipe.holdout else "test",
+        "evaluated_split": "holdout" if current.recipe.holdout else current.evaluated.split,
+        "layout": current.dataset.layout,
         "parameters": sum(p.numel() for p in current.network.parameters()),
         "bf16": current.bf16,
         "device": _device_name(current.device),
@@ -381,10 +393,11 @@ def _device_name(device: torch.device) -> str:
 
 def _announce(current: Run) -> None:
     recipe = current.recipe
-    split = "held out" if recipe.holdout else "test"
+    split = "held out" if recipe.holdout else current.evaluated.split
+    layout = f" from the layout {current.dataset.layout!r}" if current.dataset.layout else ""
     print(
         f"{recipe.name}: {len(current.training.dataset):,} training and "
-        f"{len(current.evaluation.dataset):,} {split} images at {recipe.image_size} px, "
+        f"{len(current.evaluation.dataset):,} {split} images{layout} at {recipe.image_size} px, "
         f"{type(current.network).__name__} on {_device_name(current.device)}"
         f"{' in bfloat16' if current.bf16 else ''}, seed {recipe.seed} -> {current.folder}"
         f"{f', from epoch {current.epoch + 1}' if current.epoch else ''}",

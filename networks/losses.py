@@ -117,12 +117,17 @@ class UnifiedLoss(nn.Module):
         self.lambda2 = lambda2
 
     def forward(self, output: DANOutput, labels: Tensor) -> LossTerms:
-        """The loss of a network's output with labels (B,) in 0..classes-1."""
+        """The loss of a network's output with labels (B,) in 0..classes-1.
+
+        Soft labels, probabilities (B, C), enter the cross-entropy as they are; the affinity loss
+        takes each image to the center of its most probable class.
+        """
         with no_autocast(output.logits):
             terms = {"cls": F.cross_entropy(full_precision(output.logits), labels)}
         total = terms["cls"]
         if self.affinity is not None:
-            terms["affinity"] = self.affinity(output.features, labels)
+            hard = labels if labels.dim() == 1 else labels.argmax(dim=1)
+            terms["affinity"] = self.affinity(output.features, hard)
             total = total + self.lambda1 * terms["affinity"]
         if self.partition is not None:
             terms["partition"] = self.partition(output.heads)
