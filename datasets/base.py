@@ -83,6 +83,8 @@ class FaceDataset:
     published_counts: ClassVar[dict[str, tuple[Counts, ...]]] = {}
     #: Published images per split, where no counts per class are published.
     published_totals: ClassVar[dict[str, int]] = {}
+    #: Width and height in pixels of every published image, where they are all alike.
+    published_size: ClassVar[tuple[int, int] | None] = None
     #: Keyword arguments of the constructor that decide what an image looks like or where it is;
     #: an evaluation takes them over from the run that trained.
     option_names: ClassVar[tuple[str, ...]] = ()

@@ -33,6 +33,7 @@ class FER2013(FaceDataset):
     classes = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
     default_root = Path("datasets/fer2013")
     splits = ("train", "test", "public", "private")
+    published_size = (SIZE, SIZE)
     published_counts = {
         "train": ((3995, 436, 4097, 7215, 4830, 3171, 4965),),
         "test": (
