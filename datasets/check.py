@@ -278,8 +278,8 @@ def _headline(kind: str, found: Sequence[str], report: Report) -> str:
         "path": f"{count:,} entries that point outside the data folder",
         "unreadable": f"{count:,} images cannot be used",
         "not listed": f"{count:,} files present but not listed",
-        "across splits": f"{count:,} images are in more than one split: {report.leaked:,} evaluated "
-        "files are copies of training files",
+        "across splits": f"{count:,} images are in more than one split: {report.leaked:,} "
+        "evaluated files are copies of training files",
         "other label": f"{count:,} images have more than one label",
         "copies": f"{count:,} images are more than once in a split, with the same label",
         "counts": "counts differ from the published ones",
