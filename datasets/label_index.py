@@ -49,10 +49,14 @@ def _listing(folder: Path, suffix: str) -> tuple[list[str], np.ndarray]:
     names = sorted(
         name.removesuffix(suffix) for name in file_names(folder) if name.endswith(suffix)
     )
-    times = _side_by_side(
-        lambda name: os.stat(f"{folder}/{name}{suffix}").st_mtime_ns,  # noqa: PTH116
-        names,
-    )
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Below an open folder, the system looks up one name instead of a whole path.
+        times = _side_by_side(
+            lambda name: os.stat(f"{name}{suffix}", dir_fd=handle).st_mtime_ns, names
+        )
+    finally:
+        os.close(handle)
     return names, np.array(times, dtype=np.int64)
 
 

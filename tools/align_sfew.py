@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.errors import InputError, call_main
+from common.cli import Parser, call_main
+from common.errors import InputError
 from common.files import write_json, write_text, write_whole
 from datasets.alignment import (
     CHOICES,
@@ -67,11 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("source", type=Path, metavar="SRC", help="folder with pictures, in folders of any depth")
     add("target", type=Path, metavar="DST", help="folder to write")

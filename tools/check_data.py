@@ -12,12 +12,12 @@ Exit status: 0 nothing that changes results, 1 something does, 2 no such data se
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import InputError, call_main
+from common.cli import Parser, call_main
+from common.errors import InputError
 from common.files import write_json
 from datasets import FER2013, RAFDB, SFEW, AffectNet8, FERPlus
 from datasets.affectnet import LAYOUTS
@@ -34,11 +34,7 @@ KINDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check as the command line says; returns the exit status; raises InputError."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("dataset", choices=list(KINDS), help="which data set it is")
     parser.add_argument("root", type=Path, metavar="DIR", help="its folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")

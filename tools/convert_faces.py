@@ -9,7 +9,6 @@ out. Numbers on such a copy belong to the faces, not to the data set whose layou
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.errors import InputError, call_main
+from common.cli import Parser, call_main
+from common.errors import InputError
 from datasets import DATASETS, FaceDataset
 from datasets.affectnet import ANNOTATIONS, CSV, CSV_COLUMNS, FOLDERS, IMAGE_FOLDER, LAYOUTS
 from datasets.affectnet import EXPRESSIONS as AFFECTNET_EXPRESSIONS
@@ -113,9 +113,7 @@ WRITERS: dict[str, tuple[Sequence[str], Callable[[Path, str, Sequence[Face]], No
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert as the command line says; raises InputError."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("source", choices=list(DATASETS), help="data set to read")
     parser.add_argument("data", type=Path, metavar="SRC", help="its folder")
     parser.add_argument("layout", choices=list(WRITERS), help="layout to write")
