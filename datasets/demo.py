@@ -1232,6 +1232,10 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("--seed", type=int, default=0, help="seed of the sheet")
     sheet.add_argument("--size", type=int, default=100, help="side of a face in pixels")
     sheet.set_defaults(run=_run_sheet)
+
+    from .demo_layouts import add_commands  # which draws with what is above
+
+    add_commands(commands)
     return parser
 
 
