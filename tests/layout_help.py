@@ -1,0 +1,97 @@
+"""Tiny data sets on disk for the tests of AffectNet, SFEW and FER+."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.ferplus import VOTE_COLUMNS
+from datasets.sfew import SFEW
+
+#: (number, label) of the images of each split; every label occurs, and not in order.
+AFFECTNET = {
+    "train": [(7, 0), (12, 3), (3, 7), (40, 1), (5, 2), (9, 4), (10, 5), (8, 6), (21, 7), (2, 1)],
+    "val": [(101, 1), (102, 7), (103, 0)],
+}
+
+
+def picture(seed: int, size: tuple[int, int] = (20, 20)) -> Image.Image:
+    """Noise that no other seed gives."""
+    values = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def write_annotations(root: Path) -> Path:
+    """AffectNet's 4 GB release."""
+    for split, images in AFFECTNET.items():
+        part = root / f"{split}_set"
+        (part / "images").mkdir(parents=True)
+        (part / "annotations").mkdir()
+        for number, label in images:
+            picture(number).save(part / "images" / f"{number}.jpg")
+            np.save(part / "annotations" / f"{number}_exp.npy", np.array(str(label)))
+            # Its neighbours, which must not be taken for labels.
+            np.save(part / "annotations" / f"{number}_val.npy", np.array("0.5"))
+    return root
+
+
+def write_class_folders(root: Path) -> Path:
+    """AffectNet in class folders."""
+    for split, images in AFFECTNET.items():
+        for label in range(8):
+            (root / split / str(label)).mkdir(parents=True)
+        for number, label in images:
+            picture(number).save(root / split / str(label) / f"{number}.jpg")
+    return root
+
+
+def write_csv(root: Path, changes: Mapping[int, Mapping[str, object]] | None = None) -> Path:
+    """AffectNet's 120 GB release; the face is the box (10, 5, 20, 20) of a 40 x 40 picture.
+
+    changes: row of training.csv (from 0) -> columns to overwrite.
+    """
+    for split, table in (("train", "training.csv"), ("val", "validation.csv")):
+        rows = []
+        for number, label in [*AFFECTNET[split], (900 + len(split), 9), (950 + len(split), 10)]:
+            name = f"{number % 3}/{number}.png"
+            path = root / "Manually_Annotated_Images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = picture(number + 1000, (40, 40))
+            whole.paste(picture(number), (10, 5))
+            whole.save(path)
+            box = {"face_x": 10, "face_y": 5, "face_width": 20, "face_height": 20}
+            other = {"facial_landmarks": "1;2", "valence": 0.1, "arousal": -0.2}
+            rows.append({"subDirectory_filePath": name, **box, **other, "expression": label})
+        if split == "train":
+            for number, columns in (changes or {}).items():
+                rows[number].update(columns)
+        write_table(root / table, rows)
+    return root
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A csv with the columns of its first row."""
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_sfew(root: Path, size: tuple[int, int] = (24, 24)) -> Path:
+    """SFEW: two training images and one validation image per class."""
+    for split, count in (("Train", 2), ("Val", 1)):
+        for label, name in enumerate(SFEW.classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                picture(100 * label + 10 * i + (split == "Val"), size).save(folder / f"f_{i}.png")
+    return root
+
+
+def votes(**given: int) -> list[int]:
+    """Ten votes by the names of their columns; 0 for the others."""
+    return [given.get(name, 0) for name in VOTE_COLUMNS]
