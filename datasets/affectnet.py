@@ -79,6 +79,8 @@ class AffectNet8(FaceDataset):
     ):
         if layout not in ("auto", *LAYOUTS):
             raise InputError(f"layout is {layout!r}; expected auto, {', '.join(LAYOUTS)}")
+        if not (isinstance(box_margin, int | float) and 0 <= box_margin < float("inf")):
+            raise InputError(f"box_margin is {box_margin!r}; expected a number from 0 up")
         self.layout = layout
         self.box_margin = box_margin
         self.boxes: np.ndarray | None = None  # (N, 4) x, y, width, height in pixels; with "csv"

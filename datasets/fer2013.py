@@ -111,9 +111,7 @@ class FER2013(FaceDataset):
         return f"{self.samples[index][0]} row {self._rows[index]}"
 
 
-def read_csv(
-    table: Path, columns: Sequence[str] = ("emotion", "pixels", "Usage")
-) -> pd.DataFrame:
+def read_csv(table: Path, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> pd.DataFrame:
     """A csv as a data frame; raises InputError where it is none or lacks one of the columns."""
     try:
         # Blank lines count, so that the rows of messages are those of an editor.
