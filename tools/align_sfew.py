@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from common.cli import Parser, call_main
 from common.errors import InputError
-from common.files import write_json, write_text, write_whole
+from common.files import make_folder, write_json, write_text, write_whole
 from datasets.alignment import (
     CHOICES,
     DEFAULT_SIZE,
@@ -41,11 +41,13 @@ from datasets.alignment import (
 )
 from datasets.base import open_rgb
 from datasets.detectors import DETECTORS, make_detector
+from engine.device import find_device
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 BOX_COLUMNS = ("left", "top", "right", "bottom")
 COLUMNS = ("image", "result", "faces", "score", *BOX_COLUMNS, *POINT_COLUMNS)
+SETTINGS = "alignment.json"
 ALIGNED, NO_FACE, UNREADABLE = "aligned", "no face", "unreadable"
 Row = dict[str, str]
 
@@ -62,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {name: done[name] for name in map(str, pictures) if name in done}
     if todo:
         find = given_landmarks(args.landmarks) if args.landmarks else detected(args)
+        # Not before the detector is there: a start that fails claims no folder.
+        make_folder(args.target)
+        write_json(args.target / SETTINGS, settings)
         rows |= {row["image"]: row for row in process(todo, find, args)}
     return summarize(args.target, [rows[str(picture)] for picture in pictures])
 
@@ -151,11 +156,11 @@ def run_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def claim(target: Path, settings: dict[str, Any]) -> dict[str, Row]:
-    """Make the target folder, or read how far an interrupted run had come.
+    """How far an interrupted run had come in the target folder; writes nothing.
 
     Raises InputError where it holds something else.
     """
-    note = target / "alignment.json"
+    note = target / SETTINGS
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; expected a folder")
     if target.is_dir() and any(target.iterdir()):
@@ -164,7 +169,7 @@ def claim(target: Path, settings: dict[str, Any]) -> dict[str, Row]:
         except (OSError, ValueError):
             raise InputError(
                 f"{target} is not empty and was not written by this command (it has no readable "
-                "alignment.json); choose a new folder"
+                f"{SETTINGS}); choose a new folder"
             ) from None
         if before != settings:
             raise InputError(
@@ -172,11 +177,6 @@ def claim(target: Path, settings: dict[str, Any]) -> dict[str, Row]:
                 f"{json.dumps(settings)}; choose a new folder"
             )
         return read_rows(target / "faces.csv")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {target}: {error.strerror}") from error
-    write_json(note, settings)
     return {}
 
 
@@ -205,6 +205,7 @@ def crop_path(target: Path, picture: Path) -> Path:
 
 def detected(args: argparse.Namespace) -> Callable[[Path, Image.Image], list[Face]]:
     """The faces of a picture from a detector."""
+    find_device(args.device)  # the packages' own messages would be tracebacks
     detector: Detector = make_detector(
         args.detector, weights=args.weights, device=args.device, min_score=args.min_score
     )
