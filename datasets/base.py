@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,12 @@ def open_rgb(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
+            image.load()
+            # Damaged EXIF data raise anything; the pixels are fine then.
+            upright = image
+            with contextlib.suppress(Exception):
+                upright = ImageOps.exif_transpose(image)
+            return to_rgb(upright)
     except FileNotFoundError as error:
         raise InputError(f"image {path} does not exist") from error
     except (
@@ -147,13 +153,13 @@ class FaceDataset:
                 f"{self.layout_help()}"
             )
         published = self.published_counts.get(self.split, ())
-        if published and not self.is_published():
+        if published and self.class_counts() not in published:
             warnings.warn(
                 f"{self.name} {self.split}: {len(self):,} images, per class "
                 f"{_list(self.class_counts())}; "
                 f"published are {sum(published[0]):,}, per class {_list(published[0])}: another "
                 "release, a subset, or files missing",
-                stacklevel=3,
+                stacklevel=2,
             )
 
 
