@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The demo's faces and its two short runs; everything else is the RAF-DB recipe.
 DEMO_FACES := --train 3000 --test 1000 --seed 0
 DEMO_RUN := --data $(DEMO)/raf-basic --image-size 64 --batch-size 128 --optimizer adamw \
-	--scheduler cosine --seed 0 --resume
+	--scheduler cosine --amp auto --seed 0 --resume
 
 .PHONY: help demo test lint clean install
 

@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises InputError for a checkpoint, data or flags that do not fit each other.
     """
     args = parse_arguments(arguments)
-    check_outputs(args)
     trained = read_trained(args.checkpoint)
     dataset = open_dataset(trained, args)
+    check_outputs(args)
     matrix = evaluate(trained, dataset, args)
     print(
         f"{args.checkpoint}, epoch {trained.epoch}: {type(trained.network).__name__} on "

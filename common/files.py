@@ -73,7 +73,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def load_tensors(path: Path, what: str) -> dict[str, Any]:
+def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     """Read a torch file that holds a dict of tensors and basic types, onto the CPU.
 
     Nothing in the file is executed (`weights_only=True`). `what` names the file's role in
@@ -83,6 +83,7 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
     """
     import torch
 
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist or is no file")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import warnings
@@ -29,7 +30,12 @@ def open_rgb(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
+            image.load()
+            # Damaged EXIF data raise anything; the pixels are fine then.
+            upright = image
+            with contextlib.suppress(Exception):
+                upright = ImageOps.exif_transpose(image)
+            return to_rgb(upright)
     except FileNotFoundError as error:
         raise InputError(f"image {path} does not exist") from error
     except (
@@ -162,8 +168,11 @@ class FaceDataset:
         return tuple(counts)
 
     def is_published(self) -> bool:
-        """Whether the images per class are those that were published for this split."""
-        return self.class_counts() in self.published_counts.get(self.split, ())
+        """Whether the images per class, or in all, are as published for this split."""
+        counts = self.published_counts.get(self.split)
+        if counts is None:
+            return len(self) == self.published_totals.get(self.split)
+        return self.class_counts() in counts
 
     def set_samples(self, samples: Sequence[tuple[Path, int]]) -> None:
         """Take a list of (file, label) as this split."""
@@ -188,16 +197,16 @@ class FaceDataset:
             warnings.warn(
                 f"{self.name} {self.split}: {len(self):,} images; published are {total:,}: another "
                 "release, a subset, or files missing",
-                stacklevel=3,
+                stacklevel=2,
             )
         published = self.published_counts.get(self.split, ())
-        if published and not self.is_published():
+        if published and self.class_counts() not in published:
             warnings.warn(
                 f"{self.name} {self.split}: {len(self):,} images, per class "
                 f"{_list(self.class_counts())}; "
                 f"published are {sum(published[0]):,}, per class {_list(published[0])}: another "
                 "release, a subset, or files missing",
-                stacklevel=3,
+                stacklevel=2,
             )
 
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 # Raise it whenever a change alters the drawn pixels: a folder drawn by another version is then
 # recognised as such.
-VERSION = 1
+VERSION = 2
 
 # RAF-DB's labels 1..7 in order, and its published class counts.
 RAFDB_EXPRESSIONS = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
@@ -1103,7 +1103,7 @@ def write_rafdb(
     rows = list(_in_processes(draw, jobs, workers=workers, label=f"drawing {root}"))
     _write_landmarks(root / "landmarks.csv", rows)
     lines = [
-        f"{split}_{index:05d}.jpg {label}\n"
+        f"{_rafdb_name(split, index)}.jpg {label}\n"
         for split in counts
         for index, label in enumerate(labels[split], start=1)
     ]
@@ -1138,7 +1138,9 @@ def _shares(weights: Sequence[int], count: int) -> np.ndarray:
 
 def _is_finished(root: Path, about: Mapping[str, object], last_file: Path) -> bool:
     """Whether root holds exactly this drawing; anything else but a part of it is an error."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if root.exists() and not root.is_dir():
+        raise FileExistsError(f"{root} is a file; give a new or empty folder")
+    if not root.exists() or not any(root.iterdir()):
         return False
     try:
         found = json.loads((root / "demo.json").read_text())
@@ -1161,9 +1163,15 @@ def _write_rafdb_face(root: Path, seed: int, job: tuple[str, int, str]) -> list:
     """Draws and saves one face; returns its row of landmarks.csv."""
     split, index, expression = job
     face = draw_face(expression, np.random.default_rng([seed, _split_number(split), index]))
-    path = root / "Image" / "aligned" / f"{split}_{index:05d}_aligned.jpg"
+    path = root / "Image" / "aligned" / f"{_rafdb_name(split, index)}_aligned.jpg"
     face.image.save(path, quality=face.jpeg_quality)
-    return [f"{split}_{index:05d}.jpg", *(f"{value:.2f}" for value in face.landmarks.ravel())]
+    coordinates = [f"{value:.2f}" for value in face.landmarks.ravel()]
+    return [f"{_rafdb_name(split, index)}.jpg", *coordinates]
+
+
+def _rafdb_name(split: str, index: int) -> str:
+    """RAF-DB counts its training faces with five digits and its test faces with four."""
+    return f"{split}_{index:0{5 if split == 'train' else 4}}"
 
 
 def _write_landmarks(path: Path, rows: Sequence[Sequence]) -> None:

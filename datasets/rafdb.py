@@ -33,6 +33,10 @@ class RAFDB(FaceDataset):
             f"{LABEL_FILE} (lines 'train_00001.jpg 5') and {IMAGE_FOLDER}/train_00001_aligned.jpg"
         )
 
+    def is_published(self) -> bool:
+        # Drawn faces can have the published counts; what draws them leaves a demo.json.
+        return super().is_published() and not (self._find_base() / "demo.json").exists()
+
     def load(self) -> None:
         base = self._find_base()
         folder = base / IMAGE_FOLDER

@@ -33,8 +33,9 @@ class Recipe:
     """Everything that decides how a run goes.
 
     The callables, in the order in which they are used:
-        dataset(root, split, transform) -> data set with `classes`, `labels`, `describe(i)`; has
-            `default_root` and `evaluated_split`. A class, or a dataclass whose fields are flags
+        dataset(root, split, transform) -> data set with `name`, `root`, `classes`, `labels`,
+            `describe(i)`, `default_root` and `evaluated_split`. A class, or a dataclass whose
+            fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network
             returns what the criterion takes, the criterion's `total` is differentiated
@@ -51,7 +52,9 @@ class Recipe:
     method: Any
 
     epochs: int = flag(check=positive, expected="at least 1", help="passes over the training split")
-    batch_size: int = flag(check=positive, expected="at least 1", help="images per step")
+    batch_size: int = flag(
+        check=lambda size: size >= 2, expected="at least 2 (BatchNorm)", help="images per step"
+    )
     lr: float = flag(check=positive, expected="above 0", help="learning rate of the first epoch")
     optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centres")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
@@ -68,9 +71,9 @@ class Recipe:
         help="side of the square network input, pixels",
     )
     amp: str = flag(
-        "auto",
+        "off",
         choices=("auto", "bf16", "off"),
-        help="autocast: bf16, off, or auto: bf16 where the hardware multiplies it",
+        help="autocast: off, bf16, or auto: bf16 where the hardware multiplies it",
     )
     holdout: float = flag(
         0.0,
@@ -176,7 +179,7 @@ def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Fi
     if isinstance(current, bool):
         parser.add_argument(
             name,
-            action=argparse.BooleanOptionalAction if current else "store_true",
+            action="store_true",
             default=argparse.SUPPRESS,
             help=field.metadata["help"],
         )

@@ -284,7 +284,7 @@ class LossLog:
         """Bring pending values over; raises InputError at the first that is not finite."""
         if not self.pending:
             return
-        values = torch.stack([value for value, _ in self.pending]).double().cpu()
+        values = torch.stack([value for value, _ in self.pending]).cpu().double()
         if not self.images:
             self.sums = torch.zeros(values.shape[1], dtype=torch.float64)
         for row, (_, indices) in zip(values, self.pending, strict=True):

@@ -3,18 +3,18 @@
 from .backbone import load_trunk, resnet18_trunk
 from .dan import DAN, DANOutput, ResNet18
 from .fuse import fuse
-from .losses import AffinityLoss, LossTerms, PartitionLoss, UnifiedLoss
+from .losses import AffinityLoss, DANLoss, LossTerms, PartitionLoss
 from .method import Method, network_for
 
 __all__ = [
     "DAN",
     "AffinityLoss",
+    "DANLoss",
     "DANOutput",
     "LossTerms",
     "Method",
     "PartitionLoss",
     "ResNet18",
-    "UnifiedLoss",
     "fuse",
     "load_trunk",
     "network_for",

@@ -92,7 +92,7 @@ class LossTerms(NamedTuple):
     terms: dict[str, Tensor]  # scalars
 
 
-class UnifiedLoss(nn.Module):
+class DANLoss(nn.Module):
     """Unified loss (Eq. 7): L = lambda1 L_affinity + lambda2 L_partition + L_cls.
 
     fcn_loss "affinity" or "none"; partition "eq6", "released" or "none". Terms that are off

@@ -13,7 +13,7 @@ from common.flags import flag, not_negative, positive
 
 from .backbone import MSCELEB, load_trunk
 from .dan import DAN, ResNet18
-from .losses import PartitionLoss, UnifiedLoss
+from .losses import DANLoss, PartitionLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,10 @@ class Method:
         load_trunk(network.features, self.pretrained)
         return network
 
-    def criterion(self, num_classes: int) -> UnifiedLoss:
+    def criterion(self, num_classes: int) -> DANLoss:
         """The loss; the baseline is trained with cross-entropy alone."""
         baseline = self.arch == "resnet18"
-        return UnifiedLoss(
+        return DANLoss(
             num_classes,
             fcn_loss="none" if baseline else self.fcn_loss,
             partition="none" if baseline else self.partition,

@@ -42,7 +42,7 @@ def write_rafdb(root: Path, *, train: int = 21, test: int = 14, seed: int = 0) -
     lines = []
     for split, count in (("train", train), ("test", test)):
         for i in range(count):
-            name = f"{split}_{i + 1:05d}"
+            name = f"{split}_{i + 1:0{5 if split == 'train' else 4}d}"
             picture = Image.fromarray(draw_patch(i % CLASSES, rng))
             picture.save(images / f"{name}_aligned.jpg", quality=95)
             lines.append(f"{name}.jpg {i % CLASSES + 1}")

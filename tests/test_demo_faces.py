@@ -83,7 +83,7 @@ def test_a_face_keeps_its_person_when_the_data_set_grows(drawn, tmp_path):
 def test_label_list_and_files_are_those_of_rafdb(drawn):
     lines = (drawn / LABELS).read_text().splitlines()
     names = [f"train_{i:05d}.jpg" for i in range(1, 41)] + [
-        f"test_{i:05d}.jpg" for i in range(1, 15)
+        f"test_{i:04d}.jpg" for i in range(1, 15)
     ]
     assert [line.split(" ")[0] for line in lines] == names
     assert {line.split(" ")[1] for line in lines} == set("1234567")

@@ -95,7 +95,7 @@ def test_rafdb_recipe_is_the_papers_and_the_releases():
     assert (method.arch, method.heads, method.pretrained) == ("dan", 4, MSCELEB)
     assert (method.fcn_loss, method.partition) == ("affinity", "eq6")
     assert (method.lambda1, method.lambda2) == (1.0, 1.0)
-    assert (recipe.holdout, recipe.limit, recipe.seed) == (0.0, 0, 0)
+    assert (recipe.holdout, recipe.limit, recipe.seed, recipe.amp) == (0.0, 0, 0, "off")
 
 
 @pytest.mark.parametrize("recipe", [train_rafdb.RECIPE, train_fer2013.RECIPE])
@@ -111,7 +111,7 @@ OTHER_VALUES = {
     "optimizer": "adam",
     "scheduler": "exponential",
     "image_size": 96,
-    "amp": "off",
+    "amp": "bf16",
     "holdout": 0.2,
     "limit": 11,
     "seed": 5,
@@ -913,6 +913,7 @@ def test_checkpoints_hold_the_released_keys_and_ours(written):
         "settings",
         "dataset",
         "class_names",
+        "training_images",
         "metrics",
         "random_states",
     }

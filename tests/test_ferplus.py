@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from common.errors import InputError
 from datasets import FER2013, FER2013Labels, FERPlus
 from datasets.ferplus import EXPRESSIONS, VOTE_COLUMNS, majority_labels, vote_distribution
-from networks import DANOutput, UnifiedLoss
+from networks import DANLoss, DANOutput
 from tests.layout_help import votes, write_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
@@ -241,7 +241,7 @@ def output(requires_grad: bool = False) -> DANOutput:
 
 def test_soft_labels_on_one_class_give_the_hard_loss():
     labels = torch.tensor([1, 0, 7, 3])
-    criterion = UnifiedLoss(8).double()
+    criterion = DANLoss(8).double()
     hard = criterion(output(), labels)
     soft = criterion(output(), F.one_hot(labels, 8).double())
     for name, value in hard.terms.items():
@@ -252,7 +252,7 @@ def test_soft_labels_by_loops():
     shares = torch.tensor([[0.6, 0.4, 0], [0, 0.3, 0.7]], dtype=torch.float64)
     logits = torch.tensor([[1.0, 2, 3], [0.5, -1, 2]], dtype=torch.float64)
     features = torch.arange(2 * 512, dtype=torch.float64).reshape(2, 512) / 100
-    criterion = UnifiedLoss(3, partition="none").double()
+    criterion = DANLoss(3, partition="none").double()
     terms = criterion(DANOutput(logits, features, logits), shares).terms
     by_hand = 0.0
     for row, share in zip(logits, shares, strict=True):
@@ -267,6 +267,6 @@ def test_soft_labels_by_loops():
 def test_soft_labels_reach_the_gradient():
     shares = torch.full((4, 8), 1 / 8, dtype=torch.float64)
     given = output(requires_grad=True)
-    UnifiedLoss(8, partition="none", fcn_loss="none").double()(given, shares).total.backward()
+    DANLoss(8, partition="none", fcn_loss="none").double()(given, shares).total.backward()
     expected = (given.logits.detach().softmax(1) - shares) / 4
     torch.testing.assert_close(given.logits.grad, expected)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from networks import DAN, DANOutput, UnifiedLoss
+from networks import DAN, DANLoss, DANOutput
 from networks.losses import VARIANCE_FLOOR
 from tests.golden_weights import (
     CASES,
@@ -42,8 +42,8 @@ class Rebuilt(NamedTuple):
     labels: Tensor
     centers: Tensor
 
-    def criterion(self, partition: str) -> UnifiedLoss:
-        criterion = UnifiedLoss(self.case["classes"], partition=partition).double()
+    def criterion(self, partition: str) -> DANLoss:
+        criterion = DANLoss(self.case["classes"], partition=partition).double()
         with torch.no_grad():
             criterion.affinity.centers.copy_(self.centers)
         return criterion
@@ -197,6 +197,6 @@ def test_number_of_parameters(classes, heads, size):
 
 
 def test_the_released_optimizer_has_152_parameters_and_the_centers():
-    network, criterion = DAN(), UnifiedLoss(7)
+    network, criterion = DAN(), DANLoss(7)
     assert len(list(network.parameters())) == 152
     assert [tuple(p.shape) for p in criterion.parameters()] == [(7, 512)]

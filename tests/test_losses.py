@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks import DAN, AffinityLoss, DANOutput, PartitionLoss, UnifiedLoss
+from networks import DAN, AffinityLoss, DANLoss, DANOutput, PartitionLoss
 from networks.losses import VARIANCE_FLOOR
 
 FORMS = ("eq6", "released")
@@ -120,7 +120,7 @@ def test_partition_is_equation_6_or_the_released_form(batch, heads, dim, form, d
 @pytest.mark.parametrize("form", FORMS)
 def test_unified_is_the_weighted_sum_of_its_terms(form, dtype):
     output, labels = output_of(6, 7, 4, dtype), labels_of(6, 7)
-    criterion = UnifiedLoss(7, partition=form, lambda1=0.25, lambda2=3.0).to(dtype)
+    criterion = DANLoss(7, partition=form, lambda1=0.25, lambda2=3.0).to(dtype)
     total, terms = criterion(output, labels)
     expected = {
         "cls": cross_entropy_by_hand(output.logits, labels),
@@ -135,7 +135,7 @@ def test_unified_is_the_weighted_sum_of_its_terms(form, dtype):
 
 
 def test_unified_defaults_to_the_papers_form_and_weights():
-    criterion = UnifiedLoss(7)
+    criterion = DANLoss(7)
     assert (criterion.lambda1, criterion.lambda2) == (1, 1)
     assert criterion.partition.form == PartitionLoss().form == "eq6"
 
@@ -149,7 +149,7 @@ def test_unified_defaults_to_the_papers_form_and_weights():
     ],
 )
 def test_a_term_that_is_off_is_neither_computed_nor_learned(switches, names):
-    criterion = UnifiedLoss(7, **switches).double()
+    criterion = DANLoss(7, **switches).double()
     total, terms = criterion(output_of(4, 7, 4, torch.float64), labels_of(4, 7))
     assert list(terms) == names
     assert total.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-12)
@@ -159,7 +159,7 @@ def test_a_term_that_is_off_is_neither_computed_nor_learned(switches, names):
 def test_a_weight_of_zero_takes_the_gradient_away():
     output, labels = output_of(4, 7, 4, torch.float64), labels_of(4, 7)
     heads = output.heads.requires_grad_()
-    UnifiedLoss(7, lambda2=0.0).double()(output, labels).total.backward()
+    DANLoss(7, lambda2=0.0).double()(output, labels).total.backward()
     assert (heads.grad == 0).all()
 
 
@@ -287,9 +287,9 @@ def test_unknown_losses_are_refused_by_name():
     with pytest.raises(ValueError, match=r"'eq7'.*eq6, released"):
         PartitionLoss("eq7")
     with pytest.raises(ValueError, match="'eq7'"):
-        UnifiedLoss(7, partition="eq7")
+        DANLoss(7, partition="eq7")
     with pytest.raises(ValueError, match=r"'center'.*affinity or none"):
-        UnifiedLoss(7, fcn_loss="center")
+        DANLoss(7, fcn_loss="center")
 
 
 # ---- half types
@@ -298,7 +298,7 @@ def test_unknown_losses_are_refused_by_name():
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_terms_of_half_inputs_are_those_of_float32(form, dtype):
-    labels, criterion = labels_of(6, 7), UnifiedLoss(7, partition=form)
+    labels, criterion = labels_of(6, 7), DANLoss(7, partition=form)
     half = output_of(6, 7, 4, dtype)
     exact = criterion(DANOutput(*(tensor.float() for tensor in half)), labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -311,7 +311,7 @@ def test_terms_of_half_inputs_are_those_of_float32(form, dtype):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_network_under_autocast_gives_float32_terms(form):
     torch.manual_seed(0)
-    network, criterion = DAN(7, 2), UnifiedLoss(7, partition=form)
+    network, criterion = DAN(7, 2), DANLoss(7, partition=form)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(torch.randn(4, 3, 32, 32))
         loss = criterion(output, labels_of(4, 7))
@@ -327,7 +327,7 @@ def test_the_network_under_autocast_gives_float32_terms(form):
 # ---- the losses on a whole network
 
 
-def backward(network: DAN, criterion: UnifiedLoss) -> Tensor:
+def backward(network: DAN, criterion: DANLoss) -> Tensor:
     """The total loss of a random batch, differentiated."""
     images = normal(6, 3, 64, 64, dtype=torch.float32)
     total = criterion(network(images), torch.tensor([0, 1, 2, 3, 4, 5])).total
@@ -339,7 +339,7 @@ def backward(network: DAN, criterion: UnifiedLoss) -> Tensor:
 @pytest.mark.parametrize("heads", [1, 3])
 def test_every_parameter_receives_a_gradient(form, heads):
     torch.manual_seed(0)
-    network, criterion = DAN(7, heads).train(), UnifiedLoss(7, partition=form)
+    network, criterion = DAN(7, heads).train(), DANLoss(7, partition=form)
     backward(network, criterion)
     named = [*network.named_parameters(), *criterion.named_parameters()]
     without = [name for name, p in named if p.grad is None or not p.grad.abs().sum() > 0]
@@ -363,7 +363,7 @@ def is_shift_before_batch_norm(name: str) -> bool:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_dead_feature_channel_leaves_loss_and_gradients_finite(form):
     torch.manual_seed(0)
-    network, criterion = DAN(7, 4).train(), UnifiedLoss(7, partition=form)
+    network, criterion = DAN(7, 4).train(), DANLoss(7, partition=form)
     dead = torch.ones(1, 512, 1, 1)
     dead[:, [0, 17, 511]] = 0
     network.features.register_forward_hook(lambda module, inputs, output: output * dead)

@@ -381,7 +381,7 @@ def changed(network: nn.Module, name: str, value: object) -> dict[str, object]:
         (lambda net: resnet18(weights=None).state_dict(), r"lack features\.0\.weight of ResNet18"),
         pytest.param(
             lambda net: {"fc.weight": torch.zeros(1, FEATURES)},
-            "fc.weight",
+            "classify 1 classes; expected 2 or more",
         ),
     ],
 )
