@@ -12,10 +12,14 @@ DEMO_FACES := --train 3000 --test 1000 --seed 0
 DEMO_RUN := --data $(DEMO)/raf-basic --image-size 64 --batch-size 128 --optimizer adamw \
 	--scheduler cosine --amp auto --seed 0 --resume
 
-.PHONY: help demo test lint clean install
+# Siblings of the demo: as few faces and epochs as show that the script learns.
+SIBLING_RUN := --arch resnet18 --pretrained none --image-size 64 --batch-size 64 --lr 0.001 \
+	--scheduler cosine --seed 0 --resume
+
+.PHONY: help demo demo-affectnet demo-sfew test lint clean install
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## the environment for training and evaluation, in .venv
 
@@ -32,6 +36,25 @@ demo: $(VENV)/.installed ## the main job on faces that the project draws: 4 minu
 	@echo "faces:       $(DEMO)/faces.png"
 	@echo "ResNet-18:   $(DEMO)/resnet18/report/confusion_matrix.png"
 	@echo "DAN:         $(DEMO)/dan/report/confusion_matrix.png"
+
+demo-affectnet: $(VENV)/.installed ## AffectNet's layout and recipe on drawn faces: under 3 minutes
+	$(BIN)/python -m datasets.demo affectnet $(DEMO)/affectnet --train 1600 --val 400 --seed 0
+	$(BIN)/python train_affectnet.py --data $(DEMO)/affectnet $(SIBLING_RUN) --epochs 5 \
+		--output $(DEMO)/affectnet-resnet18
+	$(BIN)/python eval.py $(DEMO)/affectnet-resnet18/last.pth \
+		--report $(DEMO)/affectnet-resnet18/report
+	@echo "confusion matrix: $(DEMO)/affectnet-resnet18/report/confusion_matrix.png"
+
+demo-sfew: $(VENV)/.installed ## SFEW's frames, their alignment and its recipe: under 3 minutes
+	$(BIN)/python -m datasets.demo sfew $(DEMO)/sfew-frames --train 560 --val 140 --seed 0
+	$(BIN)/python -m tools.align_sfew $(DEMO)/sfew-frames $(DEMO)/sfew-aligned \
+		--landmarks $(DEMO)/sfew-frames/landmarks.csv
+	$(BIN)/python -m tools.check_data sfew $(DEMO)/sfew-aligned
+	$(BIN)/python train_sfew.py --data $(DEMO)/sfew-aligned $(SIBLING_RUN) --batch-size 16 \
+		--epochs 8 --output $(DEMO)/sfew-resnet18
+	$(BIN)/python eval.py $(DEMO)/sfew-resnet18/last.pth --report $(DEMO)/sfew-resnet18/report
+	@echo "aligned faces:    $(DEMO)/sfew-aligned"
+	@echo "confusion matrix: $(DEMO)/sfew-resnet18/report/confusion_matrix.png"
 
 test: lint ## lint, then every test: a few minutes on 2 cores
 	$(BIN)/python -m pytest
