@@ -37,7 +37,7 @@ demo: $(VENV)/.installed ## the main job on faces that the project draws: 4 minu
 	@echo "ResNet-18:   $(DEMO)/resnet18/report/confusion_matrix.png"
 	@echo "DAN:         $(DEMO)/dan/report/confusion_matrix.png"
 
-demo-affectnet: $(VENV)/.installed ## AffectNet's layout and recipe on drawn faces: under 3 minutes
+demo-affectnet: $(VENV)/.installed ## AffectNet's layout and recipe on drawn faces (not yet timed)
 	$(BIN)/python -m datasets.demo affectnet $(DEMO)/affectnet --train 1600 --val 400 --seed 0
 	$(BIN)/python train_affectnet.py --data $(DEMO)/affectnet $(SIBLING_RUN) --epochs 5 \
 		--output $(DEMO)/affectnet-resnet18
@@ -45,7 +45,7 @@ demo-affectnet: $(VENV)/.installed ## AffectNet's layout and recipe on drawn fac
 		--report $(DEMO)/affectnet-resnet18/report
 	@echo "confusion matrix: $(DEMO)/affectnet-resnet18/report/confusion_matrix.png"
 
-demo-sfew: $(VENV)/.installed ## SFEW's frames, their alignment and its recipe: under 3 minutes
+demo-sfew: $(VENV)/.installed ## SFEW's frames, their alignment and its recipe (not yet timed)
 	$(BIN)/python -m datasets.demo sfew $(DEMO)/sfew-frames --train 560 --val 140 --seed 0
 	$(BIN)/python -m tools.align_sfew $(DEMO)/sfew-frames $(DEMO)/sfew-aligned \
 		--landmarks $(DEMO)/sfew-frames/landmarks.csv
