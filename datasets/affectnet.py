@@ -14,7 +14,7 @@ from PIL import Image
 from common.errors import InputError
 from common.flags import flag, not_negative
 
-from .base import FaceDataset, class_folder_samples, file_names
+from .base import DatasetChoice, FaceDataset, class_folder_samples, file_names
 from .label_index import NO_NUMBER, indexed_labels
 
 EXPRESSIONS = (
@@ -220,7 +220,7 @@ class AffectNet7(AffectNet8):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AffectNet:
+class AffectNet(DatasetChoice):
     """AffectNet for a recipe: which classes and which layout, as flags."""
 
     classes: str = flag(
@@ -246,16 +246,6 @@ class AffectNet:
     def dataset(self) -> type[AffectNet8]:
         """The data set with that many classes."""
         return {"7": AffectNet7, "8": AffectNet8}[self.classes]
-
-    @property
-    def default_root(self) -> Path:
-        """Folder that is read where --data is not given."""
-        return self.dataset.default_root
-
-    @property
-    def evaluated_split(self) -> str:
-        """The split that is evaluated."""
-        return self.dataset.evaluated_split
 
     def __call__(
         self, root: str | Path, split: str, transform: Callable[[Image.Image], Any] | None = None

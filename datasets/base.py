@@ -210,6 +210,22 @@ class FaceDataset:
             )
 
 
+class DatasetChoice:
+    """A recipe's data set whose class depends on flags; a subclass gives `dataset` and calls it."""
+
+    dataset: type[FaceDataset]
+
+    @property
+    def default_root(self) -> Path:
+        """Folder that is read where --data is not given."""
+        return self.dataset.default_root
+
+    @property
+    def evaluated_split(self) -> str:
+        """The split that is evaluated."""
+        return self.dataset.evaluated_split
+
+
 def file_names(folder: Path) -> list[str]:
     """Names of everything in a folder, as strings: 290,000 Path objects would take seconds.
 

@@ -14,7 +14,7 @@ from PIL import Image
 from common.errors import InputError
 from common.flags import flag
 
-from .base import FaceDataset
+from .base import DatasetChoice, FaceDataset
 from .fer2013 import CSV_NAMES, FER2013, USAGE, decode_pixels, read_csv
 
 EXPRESSIONS = (
@@ -194,7 +194,7 @@ class FERPlus(FER2013):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FER2013Labels:
+class FER2013Labels(DatasetChoice):
     """FER2013 for a recipe: whose labels, and in which form, as flags."""
 
     labels: str = flag(
@@ -210,16 +210,6 @@ class FER2013Labels:
     def dataset(self) -> type[FaceDataset]:
         """The data set with those labels."""
         return {"fer2013": FER2013, "ferplus": FERPlus}[self.labels]
-
-    @property
-    def default_root(self) -> Path:
-        """Folder that is read where --data is not given."""
-        return self.dataset.default_root
-
-    @property
-    def evaluated_split(self) -> str:
-        """The split that is evaluated."""
-        return self.dataset.evaluated_split
 
     def __call__(
         self, root: str | Path, split: str, transform: Callable[[Image.Image], Any] | None = None
