@@ -34,7 +34,7 @@ class Recipe:
 
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set with `name`, `root`, `classes`, `labels`,
-            `describe(i)`, `default_root` and `evaluated_split`. A class, or a dataclass whose
+            `describe(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a dataclass whose
             fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network

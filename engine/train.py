@@ -372,6 +372,7 @@ def _config(current: Run) -> dict[str, Any]:
         "training_images": len(current.training.dataset),
         "evaluated_images": len(current.evaluation.dataset),
         "evaluated_split": "holdout" if current.recipe.holdout else current.evaluated.split,
+        "published_images": current.dataset.is_published() and current.evaluated.is_published(),
         "layout": current.dataset.layout,
         "parameters": sum(p.numel() for p in current.network.parameters()),
         "bf16": current.bf16,

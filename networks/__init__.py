@@ -3,12 +3,13 @@
 from .backbone import load_trunk, resnet18_trunk
 from .dan import DAN, DANOutput, ResNet18
 from .fuse import fuse
-from .losses import AffinityLoss, DANLoss, LossTerms, PartitionLoss
+from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
 from .method import Method, network_for
 
 __all__ = [
     "DAN",
     "AffinityLoss",
+    "CenterLoss",
     "DANLoss",
     "DANOutput",
     "LossTerms",

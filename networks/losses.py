@@ -1,4 +1,4 @@
-"""The losses of DAN: affinity (Eq. 2), partition (Eq. 6) and the unified loss (Eq. 7)."""
+"""The losses of DAN: affinity (Eq. 2), partition (Eq. 6), unified (Eq. 7); center loss (Table 1)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from .precision import full_precision, no_autocast
 # read literally would be infinite; with the floor such a channel adds the constant
 # log(1 + k / VARIANCE_FLOOR), about 10.6 for four heads, and no gradient.
 VARIANCE_FLOOR = 1e-4
+
+# Weight of the center loss. Its value is the affinity loss's times the variance among the
+# centres, which is 512 at the start: 0.002 gives both the same pull on the features then.
+CENTER_WEIGHT = 0.002
 
 
 class AffinityLoss(nn.Module):
@@ -43,12 +47,40 @@ class AffinityLoss(nn.Module):
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss of features (B, D, h, w) or (B, D) with labels (B,) in 0..classes-1."""
         with no_autocast(features):
-            pooled = full_precision(features)
-            if pooled.dim() == 4:
-                pooled = pooled.mean(dim=(2, 3))
             centers = full_precision(self.centers)
-            distance = (pooled - centers[labels]).square().sum() / len(labels)
-            return distance / centers.var(dim=0).sum()
+            return squared_distance(features, labels, centers) / centers.var(dim=0).sum()
+
+
+class CenterLoss(nn.Module):
+    """Center loss, what Table 1 compares affinity with: distance to the class centre alone.
+
+    With pooled features x_i and centres c (classes, feature_dim), learned by the optimiser:
+
+        L = 1/B sum_i ||x_i - c_{y_i}||^2
+
+    It is Eq. 2 without the division, so nothing drives the centres apart and the value is some
+    500 times larger; weigh it accordingly.
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int = FEATURE_DIM):
+        super().__init__()
+        self.centers = nn.Parameter(torch.randn(num_classes, feature_dim))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss of features (B, D, h, w) or (B, D) with labels (B,) in 0..classes-1."""
+        with no_autocast(features):
+            return squared_distance(features, labels, full_precision(self.centers))
+
+
+def squared_distance(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
+    """Mean over the batch of the squared distance of pooled features to their class centre.
+
+    features (B, D, h, w) or (B, D), labels (B,) in 0..classes-1, centers (classes, D); a scalar.
+    """
+    pooled = full_precision(features)
+    if pooled.dim() == 4:
+        pooled = pooled.mean(dim=(2, 3))
+    return (pooled - centers[labels]).square().sum() / len(labels)
 
 
 class PartitionLoss(nn.Module):
@@ -95,9 +127,12 @@ class LossTerms(NamedTuple):
 class DANLoss(nn.Module):
     """Unified loss (Eq. 7): L = lambda1 L_affinity + lambda2 L_partition + L_cls.
 
-    fcn_loss "affinity" or "none"; partition "eq6", "released" or "none". Terms that are off
-    are not computed. All terms are taken in float32 at least, whatever the autocast type.
+    fcn_loss "affinity", "center" (weighed by center_weight instead of lambda1) or "none";
+    partition "eq6", "released" or "none". Terms that are off are not computed. All terms are
+    taken in float32 at least, whatever the autocast type.
     """
+
+    FCN_LOSSES = ("affinity", "center", "none")
 
     def __init__(
         self,
@@ -107,29 +142,35 @@ class DANLoss(nn.Module):
         partition: str = "eq6",
         lambda1: float = 1.0,
         lambda2: float = 1.0,
+        center_weight: float = CENTER_WEIGHT,
     ):
         super().__init__()
-        if fcn_loss not in ("affinity", "none"):
-            raise ValueError(f"fcn_loss is {fcn_loss!r}; expected affinity or none")
+        if fcn_loss not in self.FCN_LOSSES:
+            raise ValueError(
+                f"fcn_loss is {fcn_loss!r}; expected one of {', '.join(self.FCN_LOSSES)}"
+            )
         self.affinity = AffinityLoss(num_classes) if fcn_loss == "affinity" else None
+        self.center = CenterLoss(num_classes) if fcn_loss == "center" else None
         self.partition = PartitionLoss(partition) if partition != "none" else None
-        self.lambda1 = lambda1
-        self.lambda2 = lambda2
+        self.weights = {"affinity": lambda1, "center": center_weight, "partition": lambda2}
 
     def forward(self, output: DANOutput, labels: Tensor) -> LossTerms:
         """The loss of a network's output with labels (B,) in 0..classes-1.
 
-        Soft labels, probabilities (B, C), enter the cross-entropy as they are; the affinity loss
+        Soft labels, probabilities (B, C), enter the cross-entropy as they are; the FCN's loss
         takes each image to the center of its most probable class.
         """
         with no_autocast(output.logits):
             terms = {"cls": F.cross_entropy(full_precision(output.logits), labels)}
-        total = terms["cls"]
+        hard = labels if labels.dim() == 1 else labels.argmax(dim=1)
         if self.affinity is not None:
-            hard = labels if labels.dim() == 1 else labels.argmax(dim=1)
             terms["affinity"] = self.affinity(output.features, hard)
-            total = total + self.lambda1 * terms["affinity"]
+        if self.center is not None:
+            terms["center"] = self.center(output.features, hard)
         if self.partition is not None:
             terms["partition"] = self.partition(output.heads)
-            total = total + self.lambda2 * terms["partition"]
+        total = terms["cls"]
+        for name, term in terms.items():
+            if name != "cls":
+                total = total + self.weights[name] * term
         return LossTerms(total, terms)

@@ -13,7 +13,7 @@ from common.flags import flag, not_negative, positive
 
 from .backbone import MSCELEB, load_trunk
 from .dan import DAN, ResNet18
-from .losses import DANLoss, PartitionLoss
+from .losses import CENTER_WEIGHT, DANLoss, PartitionLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,9 @@ class Method:
         "imagenet (torchvision's), or none (random)",
     )
     fcn_loss: str = flag(
-        "affinity", choices=("affinity", "none"), help="loss on the FCN's features, Eq. 2"
+        "affinity",
+        choices=DANLoss.FCN_LOSSES,
+        help="loss on the FCN's features: affinity, Eq. 2, or Table 1's center loss or none",
     )
     partition: str = flag(
         "eq6",
@@ -40,10 +42,17 @@ class Method:
         help="loss on the heads: the paper's Eq. 6, the released code's form, or none",
     )
     lambda1: float = flag(
-        1.0, check=not_negative, expected="at least 0", help="weight of the FCN loss, Eq. 7"
+        1.0, check=not_negative, expected="at least 0", help="weight of the affinity loss, Eq. 7"
     )
     lambda2: float = flag(
         1.0, check=not_negative, expected="at least 0", help="weight of the partition loss, Eq. 7"
+    )
+
+    center_weight: float = flag(
+        CENTER_WEIGHT,
+        check=not_negative,
+        expected="at least 0",
+        help="weight of the center loss, in the place of --lambda1",
     )
 
     def network(self, num_classes: int) -> nn.Module:
@@ -63,6 +72,7 @@ class Method:
             partition="none" if baseline else self.partition,
             lambda1=self.lambda1,
             lambda2=self.lambda2,
+            center_weight=self.center_weight,
         )
 
     def advice(self, optimizer: optim.Optimizer) -> list[str]:

@@ -126,6 +126,7 @@ OTHER_VALUES = {
     "partition": "released",
     "lambda1": 0.5,
     "lambda2": 0.75,
+    "center_weight": 0.5,
 }
 
 
@@ -233,7 +234,8 @@ BAD_FLAGS = [
     "--amp fp16",
     "--arch vit",
     "--partition eq7",
-    "--fcn-loss center",
+    "--fcn-loss island",
+    "--center-weight -1",
     "--optimizer lion",
     "--scheduler linear",
     "--epoch 3",  # no abbreviations: a new flag would change their meaning

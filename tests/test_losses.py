@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks import DAN, AffinityLoss, DANLoss, DANOutput, PartitionLoss
-from networks.losses import VARIANCE_FLOOR
+from networks import DAN, AffinityLoss, CenterLoss, DANLoss, DANOutput, PartitionLoss
+from networks.losses import CENTER_WEIGHT, VARIANCE_FLOOR
 
 FORMS = ("eq6", "released")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -53,16 +53,22 @@ def unbiased_variance(values: list[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def affinity_by_hand(features: Tensor, labels: Tensor, centers: Tensor) -> float:
-    """Eq. 2 for features (B, D, h, w)."""
+def distance_by_hand(features: Tensor, labels: Tensor, centers: Tensor) -> float:
+    """The center loss of features (B, D, h, w): mean squared distance to the class centre."""
     features, centers = features.tolist(), centers.tolist()
     distance = 0.0
     for maps, label in zip(features, labels.tolist(), strict=True):
         for channel, rows in enumerate(maps):
             values = [value for row in rows for value in row]
             distance += (math.fsum(values) / len(values) - centers[label][channel]) ** 2
-    divisor = sum(unbiased_variance(list(column)) for column in zip(*centers, strict=True))
-    return distance / len(features) / divisor
+    return distance / len(features)
+
+
+def affinity_by_hand(features: Tensor, labels: Tensor, centers: Tensor) -> float:
+    """Eq. 2 for features (B, D, h, w)."""
+    columns = zip(*centers.tolist(), strict=True)
+    divisor = sum(unbiased_variance(list(column)) for column in columns)
+    return distance_by_hand(features, labels, centers) / divisor
 
 
 def head_variances(heads: Tensor) -> list[float]:
@@ -106,6 +112,18 @@ def test_affinity_is_equation_2(classes, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("classes", "shape"), [(1, (2, 3, 1, 1)), (7, (5, 6, 3, 3))])
+def test_center_loss_is_the_squared_distance_without_the_division(classes, shape, dtype):
+    features, labels = normal(*shape, dtype=dtype), labels_of(shape[0], classes)
+    loss = CenterLoss(classes, shape[1]).to(dtype)
+    value = loss(features, labels)
+    expected = distance_by_hand(features, labels, loss.centers)
+    assert value.item() == pytest.approx(expected, rel=TOLERANCE[dtype])
+    pooled = loss(features.mean(dim=(2, 3)), labels)
+    assert pooled.item() == pytest.approx(expected, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("batch", "heads", "dim"), [(1, 2, 1), (3, 4, 8), (6, 5, 3), (2, 8, 32)])
 def test_partition_is_equation_6_or_the_released_form(batch, heads, dim, form, dtype):
@@ -136,7 +154,7 @@ def test_unified_is_the_weighted_sum_of_its_terms(form, dtype):
 
 def test_unified_defaults_to_the_papers_form_and_weights():
     criterion = DANLoss(7)
-    assert (criterion.lambda1, criterion.lambda2) == (1, 1)
+    assert (criterion.weights["affinity"], criterion.weights["partition"]) == (1, 1)
     assert criterion.partition.form == PartitionLoss().form == "eq6"
 
 
@@ -145,6 +163,7 @@ def test_unified_defaults_to_the_papers_form_and_weights():
     [
         ({"fcn_loss": "none"}, ["cls", "partition"]),
         ({"partition": "none"}, ["cls", "affinity"]),
+        ({"fcn_loss": "center"}, ["cls", "center", "partition"]),
         ({"fcn_loss": "none", "partition": "none"}, ["cls"]),
     ],
 )
@@ -152,8 +171,10 @@ def test_a_term_that_is_off_is_neither_computed_nor_learned(switches, names):
     criterion = DANLoss(7, **switches).double()
     total, terms = criterion(output_of(4, 7, 4, torch.float64), labels_of(4, 7))
     assert list(terms) == names
-    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-12)
-    assert bool(list(criterion.parameters())) == ("affinity" in names)
+    weights = {"center": CENTER_WEIGHT}
+    expected = sum(weights.get(name, 1) * term.item() for name, term in terms.items())
+    assert total.item() == pytest.approx(expected, rel=1e-12)
+    assert bool(list(criterion.parameters())) == bool({"affinity", "center"} & set(names))
 
 
 def test_a_weight_of_zero_takes_the_gradient_away():
@@ -161,6 +182,22 @@ def test_a_weight_of_zero_takes_the_gradient_away():
     heads = output.heads.requires_grad_()
     DANLoss(7, lambda2=0.0).double()(output, labels).total.backward()
     assert (heads.grad == 0).all()
+
+
+def test_center_loss_at_its_default_weight_does_not_diverge_at_the_papers_learning_rate():
+    """SGD 0.1 with momentum 0.9 on features that nothing else holds back."""
+    features = normal(16, 512, seed=6).abs().requires_grad_()
+    labels, loss = labels_of(16, 7), CenterLoss(7).double()
+    optimizer = torch.optim.SGD([features, *loss.parameters()], lr=0.1, momentum=0.9)
+    values = []
+    for _ in range(300):
+        value = loss(features, labels)
+        optimizer.zero_grad()
+        (CENTER_WEIGHT * value).backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.99 * values[0]
+    assert max(values) == values[0]
 
 
 # ---- gradients
@@ -288,8 +325,8 @@ def test_unknown_losses_are_refused_by_name():
         PartitionLoss("eq7")
     with pytest.raises(ValueError, match="'eq7'"):
         DANLoss(7, partition="eq7")
-    with pytest.raises(ValueError, match=r"'center'.*affinity or none"):
-        DANLoss(7, fcn_loss="center")
+    with pytest.raises(ValueError, match=r"'island'.*affinity, center, none"):
+        DANLoss(7, fcn_loss="island")
 
 
 # ---- half types
