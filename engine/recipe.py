@@ -34,8 +34,8 @@ class Recipe:
 
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set with `name`, `root`, `classes`, `labels`,
-            `describe(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a dataclass whose
-            fields are flags
+            `describe(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a
+            dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network
             returns what the criterion takes, the criterion's `total` is differentiated

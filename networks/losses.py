@@ -1,4 +1,4 @@
-"""The losses of DAN: affinity (Eq. 2), partition (Eq. 6), unified (Eq. 7); center loss (Table 1)."""
+"""The losses of DAN: affinity (Eq. 2), partition (Eq. 6), unified (Eq. 7); center loss, Table 1."""
 
 from __future__ import annotations
 
