@@ -13,22 +13,18 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import make_folder, write_json
 from datasets import DATASETS, FaceDataset, transforms
-from engine.checkpoint import load_checkpoint
-from engine.device import find_device
-from engine.evaluate import ConfusionMatrix, confusion_of, predict
-from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
-from engine.progress import progress_bar
-from engine.report import metrics_json, metrics_text, save_confusion_picture
-from networks import DAN, network_for
 from results import published_for
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from engine.evaluate import ConfusionMatrix
 
 # How the released files are named, "affecnet" spelled so.
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
@@ -54,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises InputError for a checkpoint, data or flags that do not fit each other.
     """
     args = parse_arguments(arguments)
+    # What needs torch is imported after the flags: it takes seconds, which `--help` saves.
+    from engine.report import metrics_json, metrics_text
+
     trained = read_trained(args.checkpoint)
     dataset = open_dataset(trained, args)
     check_outputs(args)
@@ -117,6 +116,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="D",
         help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps [auto]",
     )
+    add(
+        "--amp",
+        choices=("auto", "bf16", "off"),
+        default="off",
+        help="autocast: off (what published numbers are), bf16, or auto: bf16 where the hardware "
+        "multiplies it [off]",
+    )
+    add(
+        "--plain",
+        action="store_true",
+        help="run the network as it was trained, not its fused equivalent (slower)",
+    )
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
         raise InputError(f"--batch-size is {args.batch_size}; expected at least 1")
@@ -129,6 +140,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def read_trained(path: Path) -> Trained:
     """A checkpoint as a network with what is known about it; raises InputError."""
+    from engine.checkpoint import load_checkpoint
+    from networks import network_for
+
     content = load_checkpoint(path)
     try:
         network = network_for(content["model_state_dict"])
@@ -213,7 +227,15 @@ def check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
 
 
 def evaluate(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -> ConfusionMatrix:
-    """The confusion matrix of the whole split, computed in float32."""
+    """The confusion matrix of the whole split; in float32 unless `--amp` says otherwise."""
+    import torch
+
+    from engine.device import find_device, wants_bf16
+    from engine.evaluate import confusion_of, predict
+    from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
+    from engine.progress import progress_bar
+    from networks import fuse
+
     device = find_device(args.device)
     images = SeededImages(dataset)
     loader = make_loader(
@@ -222,10 +244,12 @@ def evaluate(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -
         workers=worker_count(args.workers),
         device=device,
     )
+    network = trained.network if args.plain else fuse(trained.network)
     logits, labels = predict(
-        trained.network.to(device),
+        network.to(device, memory_format=torch.channels_last),
         loader,
         device,
+        bf16=wants_bf16(args.amp, device),
         progress=progress_bar(len(images), "evaluation"),
     )
     return confusion_of(logits, labels)
@@ -235,7 +259,7 @@ def compare_with_paper(
     trained: Trained, dataset: FaceDataset, matrix: ConfusionMatrix
 ) -> list[dict[str, Any]]:
     """What the paper says of this network on this data set, and the difference, in percent."""
-    method = "DAN" if isinstance(trained.network, DAN) else "ResNet-18"
+    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}[type(trained.network).__name__]
     ours = matrix.metrics()
     return [
         {
@@ -286,6 +310,8 @@ def write_outputs(
         write_json(args.json, content)
         print(f"\nwrote {args.json}")
     if args.report:
+        from engine.report import save_confusion_picture
+
         write_json(args.report / "report.json", content)
         picture = args.report / "confusion_matrix.png"
         title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"

@@ -18,10 +18,9 @@ the shares of the votes.
 
 from functools import partial
 
-from torch.optim import AdamW
-
 from datasets import FER2013Labels, transforms
 from engine import Recipe, run
+from engine.optim import AdamW
 from engine.schedules import cosine
 from networks import Method
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from common.errors import InputError
@@ -190,7 +189,11 @@ class FERPlus(FER2013):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """(image, label), or (image, shares (8,) float32) where the labels are soft."""
         image, label = super().__getitem__(index)
-        return image, (label if self.targets is None else torch.from_numpy(self.targets[index]))
+        if self.targets is None:
+            return image, label
+        from torch import from_numpy
+
+        return image, from_numpy(self.targets[index])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torchvision.transforms import v2
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 def _tensor() -> list[v2.Transform]:
+    import torch
+    from torchvision.transforms import v2
+
     return [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
@@ -19,6 +24,8 @@ def _tensor() -> list[v2.Transform]:
 
 def evaluation(size: int = 224) -> v2.Compose:
     """Resize to size x size (bilinear, as PIL does it), to a tensor, normalise."""
+    from torchvision.transforms import v2
+
     return v2.Compose([v2.Resize((size, size)), *_tensor()])
 
 
@@ -27,6 +34,8 @@ def rafdb_train(size: int = 224) -> v2.Compose:
 
     The padding of the crop is 32 pixels at the release's size of 224 and scales with `size`.
     """
+    from torchvision.transforms import v2
+
     shifted = [
         v2.RandomRotation(20),
         v2.RandomCrop((size, size), padding=round(size * 32 / 224)),
@@ -44,15 +53,21 @@ def rafdb_train(size: int = 224) -> v2.Compose:
 
 def affectnet_train(size: int = 224) -> v2.Compose:
     """AffectNet's: flip, mostly turn, shift and shrink, erase a rectangle."""
+    from torchvision.transforms import v2
+
     return v2.Compose([*_flip_and_affine(size, p=0.7), *_tensor(), v2.RandomErasing()])
 
 
 def sfew_train(size: int = 224) -> v2.Compose:
     """SFEW's: AffectNet's affine transform half the time, and no erasing."""
+    from torchvision.transforms import v2
+
     return v2.Compose([*_flip_and_affine(size, p=0.5), *_tensor()])
 
 
 def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
+    from torchvision.transforms import v2
+
     affine = v2.RandomAffine(20, translate=(0.2, 0.2), scale=(0.8, 1.0))
     return [
         v2.Resize((size, size)),
@@ -63,6 +78,8 @@ def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
 
 def fer2013_train(size: int = 224) -> v2.Compose:
     """Ours for FER2013, whose faces are loosely cropped: flip, small affine, erase."""
+    from torchvision.transforms import v2
+
     return v2.Compose(
         [
             v2.Resize((size, size)),

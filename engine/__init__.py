@@ -1,6 +1,5 @@
 """Output -> trained weights and numbers. Knows nothing of faces or of DAN."""
 
-from .recipe import Recipe
-from .train import run
+from .recipe import Recipe, run
 
 __all__ = ["Recipe", "run"]

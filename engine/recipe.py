@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from torch.optim import SGD, Adam, AdamW
-
-from common.cli import Parser
+from common.cli import Parser, call_main
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
+from .optim import SGD, Adam, AdamW
 from .samplers import SAMPLINGS, shuffle
 from .schedules import SCHEDULES
 
@@ -167,6 +166,17 @@ def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | Non
         _add_flag(parser, owner, field)
     given = vars(parser.parse_args(arguments))
     return _replace(recipe, given)
+
+
+def run(recipe: Recipe, description: str) -> None:
+    """What a train script does: read the flags, train, exit with a status."""
+    call_main(lambda: _train(parse_flags(recipe, description)))
+
+
+def _train(recipe: Recipe) -> None:
+    from .train import train  # and torch, which flags and their help do not need
+
+    train(recipe)
 
 
 def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Field) -> None:

@@ -7,13 +7,16 @@ positions as there are labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch.utils.data import WeightedRandomSampler
+if TYPE_CHECKING:
+    import torch
 
 
 def shuffle(labels: Sequence[int], generator: torch.Generator) -> list[int]:
     """Every image once, in a random order."""
+    import torch
+
     return torch.randperm(len(labels), generator=generator).tolist()
 
 
@@ -22,6 +25,9 @@ def balanced(labels: Sequence[int], generator: torch.Generator) -> list[int]:
 
     So a rare class is up-sampled and a frequent one down-sampled (paper, section 4.2).
     """
+    import torch
+    from torch.utils.data import WeightedRandomSampler
+
     classes = torch.tensor(labels)
     weights = 1 / torch.bincount(classes).double()
     return list(WeightedRandomSampler(weights[classes], len(labels), generator=generator))

@@ -20,7 +20,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.cli import call_main
 from common.errors import InputError
 from common.files import make_folder, write_json, write_text
 
@@ -45,15 +44,10 @@ from .loading import (
     worker_count,
 )
 from .progress import progress_bar
-from .recipe import Recipe, parse_flags, settings
+from .recipe import Recipe, settings
 
 # The images that --holdout and --limit choose are the same for every seed of a comparison.
 SUBSET_SEED = 0
-
-
-def run(recipe: Recipe, description: str) -> None:
-    """What a train script does: read the flags, train, exit with a status."""
-    call_main(lambda: train(parse_flags(recipe, description)))
 
 
 @dataclass

@@ -1,23 +1,14 @@
 """What the paper draws: the network, its trunk, its losses."""
 
-from .backbone import load_trunk, resnet18_trunk
-from .dan import DAN, DANOutput, ResNet18
-from .fuse import fuse
-from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
-from .method import Method, network_for
+from common.late import late_names
 
-__all__ = [
-    "DAN",
-    "AffinityLoss",
-    "CenterLoss",
-    "DANLoss",
-    "DANOutput",
-    "LossTerms",
-    "Method",
-    "PartitionLoss",
-    "ResNet18",
-    "fuse",
-    "load_trunk",
-    "network_for",
-    "resnet18_trunk",
-]
+__all__, __getattr__ = late_names(
+    __name__,
+    {
+        "backbone": ("load_trunk", "resnet18_trunk"),
+        "dan": ("DAN", "DANOutput", "ResNet18"),
+        "fused": ("fuse",),
+        "losses": ("AffinityLoss", "CenterLoss", "DANLoss", "LossTerms", "PartitionLoss"),
+        "method": ("Method", "network_for"),
+    },
+)

@@ -11,8 +11,9 @@ from torchvision.models import ResNet18_Weights, resnet18
 from common.errors import InputError
 from common.files import load_tensors
 
+from .choices import MSCELEB
+
 FEATURE_DIM = 512
-MSCELEB = "models/pretrain/resnet18_msceleb.pth"
 
 # torchvision's names for the children of a ResNet, in the order of the trunk's numbers.
 _CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbone import FEATURE_DIM
+from .choices import CENTER_WEIGHT, FCN_LOSSES, PARTITION_FORMS
 from .dan import DANOutput
 from .precision import full_precision, no_autocast
 
@@ -17,10 +18,6 @@ from .precision import full_precision, no_autocast
 # read literally would be infinite; with the floor such a channel adds the constant
 # log(1 + k / VARIANCE_FLOOR), about 10.6 for four heads, and no gradient.
 VARIANCE_FLOOR = 1e-4
-
-# Weight of the center loss. Its value is the affinity loss's times the variance among the
-# centres, which is 512 at the start: 0.002 gives both the same pull on the features then.
-CENTER_WEIGHT = 0.002
 
 
 class AffinityLoss(nn.Module):
@@ -94,7 +91,7 @@ class PartitionLoss(nn.Module):
     Raises ValueError for another form.
     """
 
-    FORMS = ("eq6", "released")
+    FORMS = PARTITION_FORMS
 
     def __init__(self, form: str = "eq6"):
         super().__init__()
@@ -132,7 +129,7 @@ class DANLoss(nn.Module):
     taken in float32 at least, whatever the autocast type.
     """
 
-    FCN_LOSSES = ("affinity", "center", "none")
+    FCN_LOSSES = FCN_LOSSES
 
     def __init__(
         self,

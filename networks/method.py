@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor, nn, optim
+from typing import TYPE_CHECKING
 
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
-from .backbone import MSCELEB, load_trunk
-from .dan import DAN, ResNet18
-from .losses import CENTER_WEIGHT, DANLoss, PartitionLoss
+from .choices import CENTER_WEIGHT, FCN_LOSSES, MSCELEB, PARTITION_FORMS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn, optim
+
+    from .losses import DANLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,12 @@ class Method:
     )
     fcn_loss: str = flag(
         "affinity",
-        choices=DANLoss.FCN_LOSSES,
+        choices=FCN_LOSSES,
         help="loss on the FCN's features: affinity, Eq. 2, or Table 1's center loss or none",
     )
     partition: str = flag(
         "eq6",
-        choices=(*PartitionLoss.FORMS, "none"),
+        choices=(*PARTITION_FORMS, "none"),
         help="loss on the heads: the paper's Eq. 6, the released code's form, or none",
     )
     lambda1: float = flag(
@@ -57,6 +59,9 @@ class Method:
 
     def network(self, num_classes: int) -> nn.Module:
         """The network with its trunk filled; raises InputError where the weights cannot be had."""
+        from .backbone import load_trunk
+        from .dan import DAN, ResNet18
+
         network = (
             ResNet18(num_classes) if self.arch == "resnet18" else (DAN(num_classes, self.heads))
         )
@@ -65,6 +70,8 @@ class Method:
 
     def criterion(self, num_classes: int) -> DANLoss:
         """The loss; the baseline is trained with cross-entropy alone."""
+        from .losses import DANLoss
+
         baseline = self.arch == "resnet18"
         return DANLoss(
             num_classes,
@@ -77,6 +84,8 @@ class Method:
 
     def advice(self, optimizer: optim.Optimizer) -> list[str]:
         """What a user should know before a run that is likely to fail; one line each."""
+        from torch import optim
+
         if self.arch == "dan" and self.pretrained == "none" and isinstance(optimizer, optim.SGD):
             return [
                 "DAN from random weights under SGD rarely leaves the majority class; train "
@@ -93,6 +102,10 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
 
     Raises InputError where they fit no network of this project.
     """
+    from torch import Tensor
+
+    from .dan import DAN, ResNet18
+
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")

@@ -85,9 +85,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 def test_rafdb_recipe_is_the_papers_and_the_releases():
     recipe = train_rafdb.RECIPE
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.image_size) == (40, 256, 0.1, 224)
-    assert recipe.optimizer.func is SGD
+    optimizer = recipe.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    assert type(optimizer) is SGD
     assert recipe.optimizer.keywords == {"momentum": 0.9, "weight_decay": 1e-4}
-    assert recipe.scheduler.func is StepLR
+    assert type(recipe.make_scheduler(optimizer)) is StepLR
     assert recipe.scheduler.keywords == {"step_size": 10, "gamma": 0.1}
     assert recipe.dataset is RAFDB
     assert recipe.train_transform is transforms.rafdb_train

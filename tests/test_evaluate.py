@@ -22,7 +22,7 @@ from engine.evaluate import Z95, ConfusionMatrix, confusion_of, predict
 from engine.loading import OrderedBatches, SeededImages, make_loader
 from engine.report import metrics_json, metrics_text
 from engine.train import train
-from networks import DAN, AffinityLoss, ResNet18
+from networks import DAN, AffinityLoss, ResNet18, fuse
 from tests.script_help import CLASSES, SIZE, load, small_recipe, write_fer2013_csv, write_rafdb
 from train_rafdb import RECIPE
 
@@ -257,6 +257,14 @@ def test_predictions_do_not_depend_on_batches_or_workers(baseline, data):
         assert torch.equal(counts, confusion_of(logits, labels).counts)
 
 
+def test_the_fused_network_predicts_what_the_plain_one_does(dan, baseline, data):
+    for network in (dan, baseline):
+        logits, _ = predicted(network, data, 8)
+        fused, _ = predicted(fuse(network), data, 8)
+        assert (fused - logits).abs().max() < 1e-4 * logits.abs().max()
+        assert torch.equal(fused.argmax(1), logits.argmax(1))
+
+
 def test_predicting_changes_nothing_in_the_network(dan, data):
     before = {name: tensor.clone() for name, tensor in dan.state_dict().items()}
     torch.manual_seed(3)
@@ -364,6 +372,31 @@ def test_numbers_do_not_depend_on_batch_size_and_workers(baseline, data, tmp_pat
 
 
 RELEASED_NAME = "rafdb_epoch21_acc0.897_bacc0.8275.pth"
+
+
+@pytest.mark.parametrize(
+    ("flags", "network", "dtype"),
+    [
+        ((), "FusedDAN", torch.float32),
+        (("--plain",), "DAN", torch.float32),
+        (("--amp", "bf16"), "FusedDAN", torch.bfloat16),
+    ],
+)
+def test_flags_choose_network_and_type(dan, data, tmp_path, monkeypatch, *, flags, network, dtype):
+    ran = []
+
+    def noting(model, *args, **options):
+        model.register_forward_hook(
+            lambda module, _, output: ran.append((type(module).__name__, output.features.dtype))
+        )
+        return predict(model, *args, **options)
+
+    monkeypatch.setattr("engine.evaluate.predict", noting)
+    path = save(tmp_path / "rafdb_dan.pth", dan)
+    content = evaluate(path, data, "--batch-size", 30, *flags)
+    assert ran == [(network, dtype)]
+    if dtype is torch.float32:
+        assert content["confusion_counts"] == counts_by_hand(dan, data)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,6 @@ from datasets.alignment import (
 )
 from datasets.base import open_rgb
 from datasets.detectors import DETECTORS, make_detector
-from engine.device import find_device
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
@@ -205,6 +204,8 @@ def crop_path(target: Path, picture: Path) -> Path:
 
 def detected(args: argparse.Namespace) -> Callable[[Path, Image.Image], list[Face]]:
     """The faces of a picture from a detector."""
+    from engine.device import find_device
+
     find_device(args.device)  # the packages' own messages would be tracebacks
     detector: Detector = make_detector(
         args.detector, weights=args.weights, device=args.device, min_score=args.min_score
