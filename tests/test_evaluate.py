@@ -393,7 +393,7 @@ def test_flags_choose_network_and_type(dan, data, tmp_path, monkeypatch, *, flag
 
     monkeypatch.setattr("engine.evaluate.predict", noting)
     path = save(tmp_path / "rafdb_dan.pth", dan)
-    content = evaluate(path, data, "--batch-size", 30, *flags)
+    content = evaluate(path, data, "--batch-size", 30, "--image-size", SIZE, *flags)
     assert ran == [(network, dtype)]
     if dtype is torch.float32:
         assert content["confusion_counts"] == counts_by_hand(dan, data)
