@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import InputError
 
@@ -15,12 +15,10 @@ from .errors import InputError
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which takes no abbreviated flags."""
 
-    def __init__(self, description: str | None):
-        super().__init__(
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+    def __init__(self, description: str | None = None, **options: Any):
+        """options: further ones of argparse; its sub-commands are parsers of this class too."""
+        ours = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(description=description, **{**ours, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError instead of printing the usage, which would bury the message."""

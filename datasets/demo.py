@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
+from common.cli import Parser, call_main
+from common.errors import InputError
+from common.files import make_folder, write_json, write_text, write_whole
+
+from .alignment import LANDMARKS
+from .rafdb import IMAGE_FOLDER, LABEL_FILE, RAFDB, image_name
+
 # Raise it whenever a change alters the drawn pixels: a folder drawn by another version is then
 # recognised as such.
 VERSION = 2
 
-# RAF-DB's labels 1..7 in order, and its published class counts.
-RAFDB_EXPRESSIONS = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
-RAFDB_COUNTS = {
-    "train": (1290, 281, 717, 4772, 1982, 705, 2524),
-    "test": (329, 74, 160, 1185, 478, 162, 680),
-}
-EXPRESSIONS = (*RAFDB_EXPRESSIONS, "Contempt")
-LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+EXPRESSIONS = (*RAFDB.classes, "Contempt")
 
 ACTION_UNITS = {
     "AU1": "inner brow raiser",
@@ -329,14 +329,14 @@ def _given_units(action_units: Mapping[str, float | Sequence[float]]) -> _Units:
     """Full table of action units from the caller's."""
     unknown = sorted(set(action_units) - set(ACTION_UNITS))
     if unknown:
-        raise ValueError(f"unknown action units {unknown}; known: {', '.join(ACTION_UNITS)}")
+        raise InputError(f"unknown action units {unknown}; known: {', '.join(ACTION_UNITS)}")
     units = {
         name: np.broadcast_to(np.asarray(action_units.get(name, 0.0), dtype=float), (2,))
         for name in ACTION_UNITS
     }
     for name, value in units.items():
         if not ((value >= 0) & (value <= 1)).all():
-            raise ValueError(f"{name} has the intensity {value.tolist()}; expected 0..1")
+            raise InputError(f"{name} has the intensity {value.tolist()}; expected 0..1")
     return _split_units(units)
 
 
@@ -1002,15 +1002,15 @@ def draw_face(
             of random ones of the expression.
 
     Raises:
-        ValueError: unknown expression or action unit, an intensity outside 0..1, a size below 32
+        InputError: unknown expression or action unit, an intensity outside 0..1, a size below 32
             pixels, or a zoom that is not positive.
     """
     if expression not in PROTOTYPES:
-        raise ValueError(f"unknown expression {expression!r}; known: {', '.join(EXPRESSIONS)}")
+        raise InputError(f"unknown expression {expression!r}; known: {', '.join(EXPRESSIONS)}")
     if size < 32:
-        raise ValueError(f"size is {size} pixels; faces are drawn from 32 pixels up")
+        raise InputError(f"size is {size} pixels; faces are drawn from 32 pixels up")
     if not zoom > 0:
-        raise ValueError(f"zoom is {zoom}; expected more than 0")
+        raise InputError(f"zoom is {zoom}; expected more than 0")
     # Separate streams, so that the number of draws for one thing cannot change another.
     who, how, look, paint, camera = map(np.random.default_rng, rng.integers(2**63, size=5))
     person, view = _draw_person(who), _draw_view(look, zoom)
@@ -1075,27 +1075,23 @@ def write_rafdb(
         workers: number of processes; None is one per core.
 
     Raises:
-        ValueError: a count below 7, a negative seed or fewer than one worker.
-        FileExistsError: root holds something else. Nothing is ever overwritten.
+        InputError: a count below 7, a negative seed, fewer than one worker, or a root that holds
+            something else. Nothing is ever overwritten.
     """
     root = Path(root)
     counts = {"train": train, "test": test}
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; expected 0 or more")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; expected 1 or more")
+    _check_numbers(seed, workers)
     labels = {split: _rafdb_labels(split, count, seed=seed) for split, count in counts.items()}
-    label_file = root / "EmoLabel" / "list_patition_label.txt"
+    label_file = root / LABEL_FILE
     about = {"drawn_by": "datasets.demo", "layout": "rafdb", "version": VERSION, "seed": seed}
     if _is_finished(root, {**about, **counts}, label_file):
         print(f"{root} already holds this drawing ({train} + {test} faces, seed {seed})")
         return
-    root.mkdir(parents=True, exist_ok=True)
-    _write_atomically(root / "demo.json", json.dumps({**about, **counts}, indent=1) + "\n")
-    (root / "Image" / "aligned").mkdir(parents=True, exist_ok=True)
-    label_file.parent.mkdir(exist_ok=True)
+    make_folder(root / IMAGE_FOLDER)
+    make_folder(label_file.parent)
+    write_json(root / "demo.json", {**about, **counts})
     jobs = [
-        (split, index, RAFDB_EXPRESSIONS[label - 1])
+        (split, index, RAFDB.classes[label - 1])
         for split in counts
         for index, label in enumerate(labels[split], start=1)
     ]
@@ -1103,16 +1099,23 @@ def write_rafdb(
     rows = list(_in_processes(draw, jobs, workers=workers, label=f"drawing {root}"))
     _write_landmarks(root / "landmarks.csv", rows)
     lines = [
-        f"{_rafdb_name(split, index)}.jpg {label}\n"
+        f"{image_name(split, index)}.jpg {label}\n"
         for split in counts
         for index, label in enumerate(labels[split], start=1)
     ]
-    _write_atomically(label_file, "".join(lines))
+    write_text(label_file, "".join(lines))
+
+
+def _check_numbers(seed: int, workers: int | None = None) -> None:
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected 0 or more")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected 1 or more")
 
 
 def _rafdb_labels(split: str, count: int, *, seed: int) -> np.ndarray:
     """(count,) labels 1..7 with RAF-DB's frequencies, in an order shuffled by the seed."""
-    labels = np.repeat(np.arange(1, 8), _shares(RAFDB_COUNTS[split], count))
+    labels = np.repeat(np.arange(1, 8), _shares(RAFDB.published_counts[split][0], count))
     # The third number keeps this generator apart from those of the images, which count from 1.
     np.random.default_rng([seed, _split_number(split), 0]).shuffle(labels)
     return labels
@@ -1126,7 +1129,7 @@ def _shares(weights: Sequence[int], count: int) -> np.ndarray:
     """Divides count in proportion to weights: largest remainders, at least one each."""
     if count < len(weights):
         least = len(weights)
-        raise ValueError(f"{count} images are too few for a split; expected at least {least}")
+        raise InputError(f"{count} images are too few for a split; expected at least {least}")
     exact = np.asarray(weights) * count / sum(weights)
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
@@ -1139,7 +1142,7 @@ def _shares(weights: Sequence[int], count: int) -> np.ndarray:
 def _is_finished(root: Path, about: Mapping[str, object], last_file: Path) -> bool:
     """Whether root holds exactly this drawing; anything else but a part of it is an error."""
     if root.exists() and not root.is_dir():
-        raise FileExistsError(f"{root} is a file; give a new or empty folder")
+        raise InputError(f"{root} is a file; give a new or empty folder")
     if not root.exists() or not any(root.iterdir()):
         return False
     try:
@@ -1149,37 +1152,26 @@ def _is_finished(root: Path, about: Mapping[str, object], last_file: Path) -> bo
     if found == dict(about):
         return last_file.exists()
     what = f"another drawing ({json.dumps(found)})" if found else "files that were not drawn here"
-    raise FileExistsError(f"{root} holds {what}; give a new or empty folder, or delete that one")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Writes a text file that is either whole or not there."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    raise InputError(f"{root} holds {what}; give a new or empty folder, or delete that one")
 
 
 def _write_rafdb_face(root: Path, seed: int, job: tuple[str, int, str]) -> list:
     """Draws and saves one face; returns its row of landmarks.csv."""
     split, index, expression = job
     face = draw_face(expression, np.random.default_rng([seed, _split_number(split), index]))
-    path = root / "Image" / "aligned" / f"{_rafdb_name(split, index)}_aligned.jpg"
+    path = root / IMAGE_FOLDER / f"{image_name(split, index)}_aligned.jpg"
     face.image.save(path, quality=face.jpeg_quality)
     coordinates = [f"{value:.2f}" for value in face.landmarks.ravel()]
-    return [f"{_rafdb_name(split, index)}.jpg", *coordinates]
-
-
-def _rafdb_name(split: str, index: int) -> str:
-    """RAF-DB counts its training faces with five digits and its test faces with four."""
-    return f"{split}_{index:0{5 if split == 'train' else 4}}"
+    return [f"{image_name(split, index)}.jpg", *coordinates]
 
 
 def _write_landmarks(path: Path, rows: Sequence[Sequence]) -> None:
     """Writes image name and landmark coordinates (pixels), one image a row."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")])
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["image", *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")])
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _in_processes(function, jobs: Sequence, *, workers: int | None, label: str) -> Iterator:
@@ -1198,9 +1190,8 @@ def _in_processes(function, jobs: Sequence, *, workers: int | None, label: str) 
 def draw_sheet(*, per_class: int = 10, seed: int = 0, size: int = 100) -> Image.Image:
     """A contact sheet: a row of faces for each of `EXPRESSIONS`, with its name on the left."""
     if per_class < 1:
-        raise ValueError(f"{per_class} faces per class; expected 1 or more")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; expected 0 or more")
+        raise InputError(f"{per_class} faces per class; expected 1 or more")
+    _check_numbers(seed)
     margin = 80
     sheet = Image.new("RGB", (margin + per_class * size, len(EXPRESSIONS) * size), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
@@ -1217,11 +1208,11 @@ def draw_sheet(*, per_class: int = 10, seed: int = 0, size: int = 100) -> Image.
 # Command line
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     """One sub-command per layout, and the contact sheet."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        "Draws faces with known expressions in the layouts of real data sets.",
         prog="python -m datasets.demo",
-        description="Draws faces with known expressions in the layouts of real data sets.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     defaults = argparse.ArgumentDefaultsHelpFormatter
@@ -1253,19 +1244,18 @@ def _run_rafdb(args: argparse.Namespace) -> None:
 
 
 def _run_sheet(args: argparse.Namespace) -> None:
-    draw_sheet(per_class=args.per_class, seed=args.seed, size=args.size).save(args.file)
+    kind = Image.registered_extensions().get(args.file.suffix.lower())
+    if kind not in Image.SAVE:
+        raise InputError(f"{args.file} has no name of a picture; expected one such as faces.png")
+    sheet = draw_sheet(per_class=args.per_class, seed=args.seed, size=args.size)
+    write_whole(args.file, lambda stream: sheet.save(stream, kind))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status, 2 for bad input."""
-    args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except (OSError, ValueError) as error:
-        print(f"datasets.demo: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw as the command line says; raises InputError."""
+    args = _parser().parse_args(arguments)
+    args.run(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    call_main(main)

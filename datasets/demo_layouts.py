@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from common.errors import InputError
+from common.files import make_folder, write_json, write_text
+
 from .affectnet import ANNOTATIONS, BOX_COLUMNS, CSV, FOLDERS, IMAGE_FOLDER, LAYOUTS, AffectNet8
 from .demo import (
     VERSION,
     DrawnFace,
+    _check_numbers,
     _in_processes,
     _is_finished,
     _shares,
-    _write_atomically,
     _write_landmarks,
     draw_face,
 )
@@ -56,11 +59,11 @@ def write_affectnet(
     A finished drawing of the same settings is left as it is, an unfinished one is started again.
 
     Raises:
-        ValueError: an unknown layout, a count below 8 or a negative seed.
-        FileExistsError: root holds something else.
+        InputError: an unknown layout, a count below 8, a negative seed, fewer than one worker, or
+            a root that holds something else.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}; known: {', '.join(LAYOUTS)}")
+        raise InputError(f"layout is {layout!r}; known: {', '.join(LAYOUTS)}")
     jobs = _jobs({"train": train, "val": val}, AffectNet8.published_counts, seed)
     about = {"layout": f"affectnet {layout}", "seed": seed, "train": train, "val": val}
     draw = partial(_write_affectnet_face, Path(root), layout, seed)
@@ -78,8 +81,8 @@ def write_sfew(
     landmarks.csv holds the five landmarks of each frame, as tools.align_sfew reads them.
 
     Raises:
-        ValueError: a count below 7 or a negative seed.
-        FileExistsError: root holds something else.
+        InputError: a count below 7, a negative seed, fewer than one worker, or a root that holds
+            something else.
     """
     equal = {split: ((1,) * len(SFEW.classes),) for split in SPLITS}
     jobs = _jobs({"train": train, "val": val}, equal, seed)
@@ -119,8 +122,7 @@ def _jobs(
     counts: Mapping[str, int], weights: Mapping[str, Sequence[Sequence[int]]], seed: int
 ) -> list[Job]:
     """What to draw: labels in proportion to the weights, in an order shuffled by the seed."""
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; expected 0 or more")
+    _check_numbers(seed)
     jobs = []
     for number, split in enumerate(SPLITS):
         shares = _shares(weights[split][0], counts[split])
@@ -134,20 +136,20 @@ def _write(
     root: Path, about: Mapping, jobs: Sequence[Job], draw: Callable, workers: int | None
 ) -> list[list]:
     """Draws all jobs; returns their rows of landmarks.csv, none where they were drawn before."""
+    _check_numbers(about["seed"], workers)
     about = {"drawn_by": "datasets.demo_layouts", "version": VERSION, **about}
     if _is_finished(root, about, root / "landmarks.csv"):
         print(f"{root} already holds this drawing ({len(jobs)} faces, seed {about['seed']})")
         return []
-    root.mkdir(parents=True, exist_ok=True)
-    _write_atomically(root / "demo.json", json.dumps(about, indent=1) + "\n")
+    make_folder(root)
+    write_json(root / "demo.json", about)
     return list(_in_processes(draw, jobs, workers=workers, label=f"drawing {root}"))
 
 
 def _finish(root: Path, rows: Sequence[Sequence]) -> None:
     """landmarks.csv comes last: while it is missing, the drawing is unfinished."""
     if rows:
-        _write_landmarks(root / "landmarks.csv.part", [row[:11] for row in rows])
-        (root / "landmarks.csv.part").rename(root / "landmarks.csv")
+        _write_landmarks(root / "landmarks.csv", [row[:11] for row in rows])
 
 
 def _drawn(
@@ -186,15 +188,16 @@ def _write_tables(root: Path, rows: Sequence[Sequence]) -> None:
     columns = ("subDirectory_filePath", *BOX_COLUMNS)
     rest = ("facial_landmarks", "expression", "valence", "arousal")
     for split, table in LAYOUTS[CSV].items():
-        with (root / table).open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow((*columns, *rest))
-            for name, *points, part, x, y, width, height, label in rows:
-                if part == split:
-                    where = name.removeprefix(f"{IMAGE_FOLDER}/")
-                    # The release's landmarks are 68; nothing reads them.
-                    flat = ";".join(points)
-                    writer.writerow((where, x, y, width, height, flat, label, 0, 0))
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow((*columns, *rest))
+        for name, *points, part, x, y, width, height, label in rows:
+            if part == split:
+                where = name.removeprefix(f"{IMAGE_FOLDER}/")
+                # The release's landmarks are 68; nothing reads them.
+                flat = ";".join(points)
+                writer.writerow((where, x, y, width, height, flat, label, 0, 0))
+        write_text(root / table, text.getvalue())
 
 
 def _write_sfew_frame(root: Path, seed: int, job: Job) -> list:

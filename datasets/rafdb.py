@@ -100,6 +100,11 @@ class RAFDB(FaceDataset):
         return aligned, int(fields[1]) - 1
 
 
+def image_name(split: str, number: int) -> str:
+    """The release's name, without suffix, of an image; numbers start at 1."""
+    return f"{split}_{number:0{5 if split == 'train' else 4}}"
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()

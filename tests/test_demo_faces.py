@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import demo
+from common.errors import InputError
+from datasets import RAFDB, demo
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = "EmoLabel/list_patition_label.txt"
@@ -98,7 +99,7 @@ def test_the_label_in_the_list_is_the_expression_in_the_image(drawn):
     lines = (drawn / LABELS).read_text().splitlines()
     for index in (1, 17, 40):
         label = int(lines[index - 1].split()[1])
-        expression = demo.RAFDB_EXPRESSIONS[label - 1]
+        expression = RAFDB.classes[label - 1]
         face = demo.draw_face(expression, np.random.default_rng([3, 0, index]))
         face.image.save(drawn.parent / "again.jpg", quality=face.jpeg_quality)
         stored = drawn / "Image" / "aligned" / f"train_{index:05d}_aligned.jpg"
@@ -114,7 +115,7 @@ def test_landmarks_file_holds_the_drawn_landmarks(drawn):
         "left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y", "nose_x", "nose_y",
         "left_mouth_x", "left_mouth_y", "right_mouth_x", "right_mouth_y",
     ]  # fmt: skip
-    expression = demo.RAFDB_EXPRESSIONS[int(lines[45].split()[1]) - 1]
+    expression = RAFDB.classes[int(lines[45].split()[1]) - 1]
     face = demo.draw_face(expression, np.random.default_rng([3, 1, 6]))  # the sixth test image
     np.testing.assert_allclose(
         [float(v) for v in rows[45].values()], face.landmarks.ravel(), atol=0.006
@@ -122,16 +123,16 @@ def test_landmarks_file_holds_the_drawn_landmarks(drawn):
 
 
 def test_class_frequencies_follow_rafdb():
-    whole = demo._shares(demo.RAFDB_COUNTS["train"], 12271)
-    assert tuple(whole) == demo.RAFDB_COUNTS["train"]
+    whole = demo._shares(RAFDB.published_counts["train"][0], 12271)
+    assert tuple(whole) == RAFDB.published_counts["train"][0]
     # By hand: 3000 / 12271 of each count is 315.38 68.70 175.29 1166.65 484.56 172.36 617.06;
     # the floors add up to 2997, and the three largest remainders are .70, .65 and .56.
-    assert demo._shares(demo.RAFDB_COUNTS["train"], 3000).tolist() == [
+    assert demo._shares(RAFDB.published_counts["train"][0], 3000).tolist() == [
         315, 69, 175, 1167, 485, 172, 617
     ]  # fmt: skip
-    assert demo._shares(demo.RAFDB_COUNTS["test"], 7).tolist() == [1] * 7
+    assert demo._shares(RAFDB.published_counts["test"][0], 7).tolist() == [1] * 7
     for count in (8, 20, 100):
-        shares = demo._shares(demo.RAFDB_COUNTS["test"], count)
+        shares = demo._shares(RAFDB.published_counts["test"][0], count)
         assert shares.sum() == count
         assert shares.min() >= 1
     labels = demo._rafdb_labels("test", 1000, seed=0)
@@ -285,7 +286,7 @@ def test_camera_degrades_only_when_asked():
     ],
 )
 def test_wrong_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         call(np.random.default_rng(0))
 
 
@@ -301,11 +302,11 @@ def test_a_finished_drawing_is_left_alone(drawn, capsys):
 
 def test_another_drawing_or_foreign_files_are_not_touched(drawn, tmp_path):
     before = files(drawn)
-    with pytest.raises(FileExistsError, match=r"another drawing.*new or empty folder"):
+    with pytest.raises(InputError, match=r"another drawing.*new or empty folder"):
         demo.write_rafdb(drawn, train=41, test=14, seed=3)
     assert files(drawn) == before
     (tmp_path / "photo.jpg").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"not drawn here.*new or empty folder"):
+    with pytest.raises(InputError, match=r"not drawn here.*new or empty folder"):
         demo.write_rafdb(tmp_path, train=7, test=7)
     assert files(tmp_path) == {"photo.jpg": b"mine"}
 
@@ -322,7 +323,7 @@ def test_an_interrupted_drawing_is_done_again(drawn, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         demo.write_rafdb(root, train=40, test=14, seed=3, workers=1)
     assert not (root / LABELS).exists()
-    with pytest.raises(FileExistsError):  # still protected against other settings
+    with pytest.raises(InputError):  # still protected against other settings
         demo.write_rafdb(root, train=40, test=14, seed=4)
     monkeypatch.undo()
     half = root / "Image" / "aligned" / "train_00005_aligned.jpg"
@@ -352,16 +353,33 @@ def test_demo_json_says_what_was_drawn(drawn):
         (["sheet", "{new}.nonsense", "--per-class", "1", "--size", "32"], "nonsense"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, capsys):
+def test_bad_input_is_one_line(arguments, message, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "file").touch()
     places = {"foreign": foreign, "new": tmp_path / "new"}
-    assert demo.main([argument.format(**places) for argument in arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
-    assert not places["new"].exists()
+    with pytest.raises(InputError, match=message):
+        demo.main([argument.format(**places) for argument in arguments])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rafdb", "x", "--faces", "9"], ["sheet", "x.png", "--siz", "40"], ["rafbd", "x"]]
+)
+def test_an_unknown_flag_is_one_line_without_the_usage(arguments, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "datasets.demo", *arguments],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert "--help lists the flags" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_line_draws(tmp_path):
@@ -371,12 +389,11 @@ def test_command_line_draws(tmp_path):
     options = ["--train", "7", "--test", "7", "--workers", "2"]
     subprocess.run([*command, *options], check=True, cwd=ROOT, env=environment)
     assert len((tmp_path / "raf" / LABELS).read_text().splitlines()) == 14
-    assert demo.main(["sheet", str(tmp_path / "s.png"), "--per-class", "2", "--size", "40"]) == 0
+    demo.main(["sheet", str(tmp_path / "s.png"), "--per-class", "2", "--size", "40"])
     assert Image.open(tmp_path / "s.png").size == (80 + 2 * 40, 8 * 40)
 
 
 def test_drawing_needs_no_torch():
-    """Imported on its own, outside the package, the module loads neither torch nor torchvision."""
-    code = "import demo, sys; sys.exit(any(m in sys.modules for m in ('torch', 'torchvision')))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "datasets")}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    """Drawing processes start quickly: neither torch nor torchvision is loaded."""
+    code = "import datasets.demo, sys; sys.exit(bool({'torch', 'torchvision'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from common.errors import InputError
-from datasets import SFEW, AffectNet8, FERPlus, demo
+from datasets import RAFDB, SFEW, AffectNet8, FERPlus, demo
 from datasets.affectnet import LAYOUTS
 from datasets.demo_layouts import write_affectnet, write_sfew
 from tests.test_ferplus import write_images
@@ -79,7 +80,7 @@ def test_the_seed_decides_and_a_finished_drawing_stays(write, tmp_path, capsys):
     assert all(digest(tmp_path / "c").get(name) != first[name] for name in images)
     write(tmp_path / "a", train=8, val=8, seed=1, workers=1)
     assert "already holds this drawing" in capsys.readouterr().out
-    with pytest.raises(FileExistsError, match="holds another drawing"):
+    with pytest.raises(InputError, match="holds another drawing"):
         write(tmp_path / "a", train=9, val=8, seed=1, workers=1)
     assert digest(tmp_path / "a") == first
 
@@ -99,47 +100,111 @@ def test_an_unfinished_drawing_is_started_again(tmp_path):
         ({"layout": "zip"}, "known: annotations, folders, csv"),
         ({"train": 3}, "too few"),
         ({"seed": -1}, "seed is -1"),
+        ({"workers": 0}, "workers is 0"),
     ],
 )
 def test_bad_arguments_write_nothing(options, words, tmp_path):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         write_affectnet(tmp_path / "x", **options)
     assert not (tmp_path / "x").exists()
 
 
-def test_the_command_line_draws(tmp_path, capsys):
+def test_the_command_line_draws(tmp_path):
     root = tmp_path / "x"
     flags = ["--layout", "folders", "--train", "8", "--val", "8", "--seed", "3", "--workers", "1"]
-    assert demo.main(["affectnet", str(root), *flags]) == 0
+    demo.main(["affectnet", str(root), *flags])
     assert json.loads((root / "demo.json").read_text())["layout"] == "affectnet folders"
     assert AffectNet8(root, "val").class_counts() == (1,) * 8
-    assert demo.main(["affectnet", str(root), "--train", "2"]) == 2
-    assert "too few" in capsys.readouterr().err
+    with pytest.raises(InputError, match="too few"):
+        demo.main(["affectnet", str(root), "--train", "2"])
 
 
 # ---- real faces in other layouts
 
 
+def converted(layout, tmp_path, *flags):
+    """The drawn votes of `write_images` in a layout: both data sets' training splits."""
+    source, target = tmp_path / "fer", tmp_path / layout
+    if not source.exists():
+        write_images(source)
+    convert_faces.main(["ferplus", str(source), layout, str(target), *flags])
+    return FERPlus(source, "train"), convert_faces.WRITERS[layout][0](target, "train")
+
+
+def gray_and_meaning(dataset) -> dict[int, str]:
+    """What each face shows, by the gray level that names it."""
+    return {
+        round(np.asarray(dataset.read_image(i), float).mean() / 20): convert_faces.meaning(
+            dataset.classes[label]
+        )
+        for i, label in enumerate(dataset.labels)
+    }
+
+
 @pytest.mark.parametrize("layout", convert_faces.WRITERS)
 def test_converted_faces_keep_their_meaning(layout, tmp_path):
-    source, target = write_images(tmp_path / "fer"), tmp_path / "out"
-    convert_faces.main(["ferplus", str(source), layout, str(target)])
-    original = FERPlus(source, "train")
-    kind = SFEW if layout == "sfew" else AffectNet8
-    converted = kind(target, "train")
-    meanings = {}
-    for dataset in (original, converted):
-        for i, label in enumerate(dataset.labels):
-            gray = round(np.asarray(dataset.read_image(i), float).mean() / 20)
-            key = (dataset.name, gray)
-            meanings[key] = convert_faces.meaning(dataset.classes[label])
-    expected = {gray: meaning for (name, gray), meaning in meanings.items() if name == "ferplus"}
-    assert {g: m for (name, g), m in meanings.items() if name == kind.name} == expected
-    assert len(converted) == len(original) == 3
-    assert converted.read_image(0).size == (48, 48)
+    original, copy = converted(layout, tmp_path)
+    assert len(copy) == len(original) == 3
+    assert gray_and_meaning(copy) == gray_and_meaning(original)
+    assert copy.read_image(0).size == ((100, 100) if layout == "rafdb" else (48, 48))
+    evaluated = type(copy)(copy.root, copy.evaluated_split)
+    assert [convert_faces.meaning(evaluated.classes[label]) for label in evaluated.labels] == [
+        "surprise"
+    ]
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
+def test_affectnets_layouts_get_the_same_pixels(tmp_path):
+    """And the same order where the layout has one: a training sees no difference."""
+    datasets = {
+        layout: converted(f"affectnet-{layout}", tmp_path)[1]
+        for layout in ("annotations", "csv", "folders")
+    }
+    faces = {
+        layout: [(each.read_image(i).tobytes(), each.labels[i]) for i in range(len(each))]
+        for layout, each in datasets.items()
+    }
+    assert faces["annotations"] == faces["csv"]
+    assert sorted(faces["annotations"]) == sorted(faces["folders"])
+    assert len(faces["csv"]) == 3
+
+
+def test_some_faces_are_drawn_by_the_seed(tmp_path):
+    entries = [(i, i % 3) for i in range(50)]
+    chosen = convert_faces.some(entries, 10, 0)
+    assert chosen == sorted(chosen)
+    assert len(set(chosen)) == 10
+    assert convert_faces.some(entries, 10, 0) == chosen != convert_faces.some(entries, 10, 1)
+    assert convert_faces.some(entries, 0, 0) == entries
+    assert len(converted("sfew", tmp_path, "--train", "2")[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(RAFDB, [(0, 0), (2, 1), (3, 2)]), (SFEW, [(0, 6), (2, 2), (3, 1)])],
+)
+def test_labels_are_translated_by_their_meaning(kind, expected):
+    """Surprise, contempt (which neither has), fear and disgust."""
+    source = SimpleNamespace(classes=FERPlus.classes, labels=[2, 7, 6, 5])
+    assert convert_faces.translated(source, kind.classes) == expected
+
+
+def test_a_copy_of_rafdb_that_was_cut_short_is_none(tmp_path):
+    """The label list comes last, so such a copy is not taken for a whole one."""
+
+    def cut():
+        yield Image.new("RGB", (48, 48)), 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_faces.write_rafdb(tmp_path, {"train": cut()})
+    assert (tmp_path / "Image/aligned/train_00001_aligned.jpg").is_file()
+    with pytest.raises(InputError, match=r"list_patition_label.txt not found"):
+        RAFDB(tmp_path, "train")
+
+
+@pytest.mark.parametrize("flags", [[], ["--train", "-1"]])
+def test_a_folder_that_is_not_empty_is_left_alone(flags, tmp_path):
     Image.new("L", (5, 5)).save(tmp_path / "mine.png")
-    with pytest.raises(InputError, match="is not empty"):
-        convert_faces.main(["fer2013", str(tmp_path), "sfew", str(tmp_path)])
+    with pytest.raises(InputError, match=r"not empty|must not be negative"):
+        convert_faces.main(["fer2013", str(tmp_path), "sfew", str(tmp_path), *flags])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]

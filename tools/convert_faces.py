@@ -1,16 +1,19 @@
 """Put faces of one data set into the layout of another, to try its script on real faces.
 
-    python -m tools.convert_faces fer2013 datasets/fer2013 sfew datasets/fer-as-sfew
-    python -m tools.convert_faces ferplus datasets/fer2013 affectnet-csv datasets/fer-as-affectnet
+    python -m tools.convert_faces fer2013 datasets/fer2013 rafdb build/fer2013-as-rafdb
+    python -m tools.convert_faces fer2013 datasets/fer2013 sfew build/fer2013-as-sfew
+    python -m tools.convert_faces ferplus datasets/fer2013 affectnet-csv build/ferplus-as-affectnet
 
 Labels are translated by their meaning; images of a class that the other data set lacks are left
-out. Numbers on such a copy belong to the faces, not to the data set whose layout they are in.
+out. Each layout of AffectNet gets the same faces, pixel for pixel. The copies are the first data
+set's under another name: no number from them is one of the other data set.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +22,17 @@ from tqdm import tqdm
 
 from common.cli import Parser, call_main
 from common.errors import InputError
-from datasets import DATASETS, FaceDataset
-from datasets.affectnet import ANNOTATIONS, CSV, CSV_COLUMNS, FOLDERS, IMAGE_FOLDER, LAYOUTS
-from datasets.affectnet import EXPRESSIONS as AFFECTNET_EXPRESSIONS
-from datasets.sfew import SFEW
+from common.files import make_folder, write_text
+from datasets import DATASETS, RAFDB, SFEW, AffectNet8, FaceDataset, rafdb
+from datasets.affectnet import (
+    ANNOTATIONS,
+    CSV,
+    CSV_COLUMNS,
+    FOLDERS,
+    IMAGE_FOLDER,
+    LABEL_SUFFIX,
+    LAYOUTS,
+)
 
 MEANINGS = {
     "anger": ("anger", "angry"),
@@ -34,8 +44,9 @@ MEANINGS = {
     "sadness": ("sadness", "sad"),
     "surprise": ("surprise",),
 }
-Face = tuple[Image.Image, int]
 PICTURE = 2  # layout csv: side of the picture in sides of the face that is in it
+#: Faces with their labels, by split of the layout that is written.
+Faces = Mapping[str, Iterable[tuple[Image.Image, int]]]
 
 
 def meaning(name: str) -> str:
@@ -46,68 +57,101 @@ def meaning(name: str) -> str:
     raise InputError(f"class {name!r} has no counterpart; known are {', '.join(MEANINGS)}")
 
 
-def convert(source: FaceDataset, classes: Sequence[str], limit: int, seed: int) -> list[Face]:
-    """Faces of a data set with labels among `classes`, `limit` of them drawn at random (0: all)."""
+def translated(source: FaceDataset, classes: Sequence[str]) -> list[tuple[int, int]]:
+    """(position in the data set, label among `classes`) of every face that has one there."""
     target = {meaning(name): label for label, name in enumerate(classes)}
-    order = np.random.default_rng(seed).permutation(len(source)).tolist()
-    known = [i for i in order if meaning(source.classes[source.labels[i]]) in target]
-    chosen = sorted(known[: limit or None])
-    return [
-        (source.read_image(i), target[meaning(source.classes[source.labels[i]])])
-        for i in tqdm(chosen, desc=f"reading {source.split}", disable=None)
-    ]
+    meanings = [meaning(name) for name in source.classes]
+    return [(i, target[meanings[k]]) for i, k in enumerate(source.labels) if meanings[k] in target]
 
 
-def write_annotations(root: Path, split: str, faces: Sequence[Face]) -> None:
+def some(entries: Sequence[tuple[int, int]], limit: int, seed: int) -> list[tuple[int, int]]:
+    """`limit` of the entries, drawn at random (0: all), in their order."""
+    chosen = np.random.default_rng(seed).permutation(len(entries))[: limit or None]
+    return [entries[i] for i in sorted(chosen.tolist())]
+
+
+def read(
+    source: FaceDataset, entries: Sequence[tuple[int, int]]
+) -> Iterator[tuple[Image.Image, int]]:
+    """The faces, read one at a time under a progress bar."""
+    bar = tqdm(entries, desc=f"copying {source.split}", unit=" faces", disable=None)
+    return ((source.read_image(i), label) for i, label in bar)
+
+
+def write_rafdb(root: Path, faces: Faces) -> None:
+    """RAF-DB's aligned faces, 100 x 100.
+
+    The label list is written last, so a copy that was cut short is not taken for a whole one.
+    """
+    make_folder(root / rafdb.IMAGE_FOLDER)
+    make_folder((root / rafdb.LABEL_FILE).parent)
+    lines = []
+    for split, images in faces.items():
+        for number, (image, label) in enumerate(images, start=1):
+            name = rafdb.image_name(split, number)
+            path = root / rafdb.IMAGE_FOLDER / f"{name}_aligned.jpg"
+            image.resize(RAFDB.published_size, Image.Resampling.BILINEAR).save(path, quality=95)
+            lines.append(f"{name}.jpg {label + 1}\n")
+    write_text(root / rafdb.LABEL_FILE, "".join(lines))
+
+
+def write_annotations(root: Path, faces: Faces) -> None:
     """AffectNet's 4 GB release."""
-    part = root / LAYOUTS[ANNOTATIONS][split]
-    (part / "images").mkdir(parents=True)
-    (part / "annotations").mkdir()
-    for number, (image, label) in enumerate(faces):
-        image.save(part / "images" / f"{number}.jpg", quality=95)
-        np.save(part / "annotations" / f"{number}_exp.npy", np.array(str(label)))
+    for split, images in faces.items():
+        part = root / LAYOUTS[ANNOTATIONS][split]
+        make_folder(part / "images")
+        make_folder(part / "annotations")
+        for number, (image, label) in enumerate(images):
+            image.save(part / "images" / f"{number:06d}.png")
+            np.save(part / "annotations" / f"{number:06d}{LABEL_SUFFIX}", np.array(str(label)))
 
 
-def write_folders(root: Path, split: str, faces: Sequence[Face]) -> None:
+def write_folders(root: Path, faces: Faces) -> None:
     """AffectNet in class folders."""
-    for label in range(len(AFFECTNET_EXPRESSIONS)):
-        (root / LAYOUTS[FOLDERS][split] / str(label)).mkdir(parents=True)
-    for number, (image, label) in enumerate(faces):
-        image.save(root / LAYOUTS[FOLDERS][split] / str(label) / f"{number}.jpg", quality=95)
+    for split, images in faces.items():
+        part = root / LAYOUTS[FOLDERS][split]
+        _class_folders(part, [str(label) for label in range(len(AffectNet8.classes))], images)
 
 
-def write_csv(root: Path, split: str, faces: Sequence[Face]) -> None:
+def write_csv(root: Path, faces: Faces) -> None:
     """AffectNet's 120 GB release: faces somewhere in larger pictures, and their boxes."""
-    rng = np.random.default_rng(0 if split == "train" else 1)
-    rows = []
-    for number, (image, label) in enumerate(faces):
-        name = f"{number % 10}/{split}{number}.jpg"
-        x, y = rng.integers(0, (PICTURE - 1) * image.width, 2).tolist()
-        picture = Image.new("RGB", (PICTURE * image.width, PICTURE * image.height), "gray")
-        picture.paste(image, (x, y))
-        path = root / IMAGE_FOLDER / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, quality=95)
-        rows.append((name, x, y, image.width, image.height, "", label, 0, 0))
-    with (root / LAYOUTS[CSV][split]).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
+    rng = np.random.default_rng(0)
+    for split, images in faces.items():
+        text = io.StringIO()
+        writer = csv.writer(text)
         writer.writerow((*CSV_COLUMNS[:-1], "facial_landmarks", "expression", "valence", "arousal"))
-        writer.writerows(rows)
+        for number, (image, label) in enumerate(images):
+            name = f"{number % 10}/{split}{number:06d}.png"
+            x, y = rng.integers(0, (PICTURE - 1) * image.width, 2).tolist()
+            picture = Image.new("RGB", (PICTURE * image.width, PICTURE * image.height), "gray")
+            picture.paste(image, (x, y))
+            make_folder((root / IMAGE_FOLDER / name).parent)
+            picture.save(root / IMAGE_FOLDER / name)
+            writer.writerow((name, x, y, image.width, image.height, "", label, 0, 0))
+        write_text(root / LAYOUTS[CSV][split], text.getvalue())
 
 
-def write_sfew(root: Path, split: str, faces: Sequence[Face]) -> None:
+def write_sfew(root: Path, faces: Faces) -> None:
     """SFEW's class folders."""
-    for name in SFEW.classes:
-        (root / split.capitalize() / name).mkdir(parents=True)
-    for number, (image, label) in enumerate(faces):
-        image.save(root / split.capitalize() / SFEW.classes[label] / f"{number:05d}.png")
+    for split, images in faces.items():
+        _class_folders(root / split.capitalize(), SFEW.classes, images)
 
 
-WRITERS: dict[str, tuple[Sequence[str], Callable[[Path, str, Sequence[Face]], None]]] = {
-    "affectnet-annotations": (AFFECTNET_EXPRESSIONS, write_annotations),
-    "affectnet-folders": (AFFECTNET_EXPRESSIONS, write_folders),
-    "affectnet-csv": (AFFECTNET_EXPRESSIONS, write_csv),
-    "sfew": (SFEW.classes, write_sfew),
+def _class_folders(
+    part: Path, names: Sequence[str], images: Iterable[tuple[Image.Image, int]]
+) -> None:
+    for name in names:
+        make_folder(part / name)
+    for number, (image, label) in enumerate(images):
+        image.save(part / names[label] / f"{number:06d}.png")
+
+
+WRITERS: dict[str, tuple[type[FaceDataset], Callable[[Path, Faces], None]]] = {
+    "rafdb": (RAFDB, write_rafdb),
+    "affectnet-annotations": (AffectNet8, write_annotations),
+    "affectnet-folders": (AffectNet8, write_folders),
+    "affectnet-csv": (AffectNet8, write_csv),
+    "sfew": (SFEW, write_sfew),
 }
 
 
@@ -118,20 +162,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, metavar="SRC", help="its folder")
     parser.add_argument("layout", choices=list(WRITERS), help="layout to write")
     parser.add_argument("root", type=Path, metavar="DST", help="new or empty folder")
-    parser.add_argument("--train", type=int, default=0, metavar="N", help="faces (0: all) [0]")
-    parser.add_argument("--val", type=int, default=0, metavar="N", help="faces (0: all) [0]")
+    for name, split in (("--train", "training"), ("--val", "evaluated")):
+        parser.add_argument(
+            name, type=int, default=0, metavar="N", help=f"{split} faces (0: all) [0]"
+        )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which faces [0]")
     args = parser.parse_args(arguments)
-    if args.root.exists() and any(args.root.iterdir()):
-        raise InputError(f"{args.root} is not empty; give a new folder")
-    args.root.mkdir(parents=True, exist_ok=True)
-    kind = DATASETS[args.source]
-    classes, write = WRITERS[args.layout]
-    for split, theirs in (("train", "train"), ("val", kind.evaluated_split)):
-        source = kind(args.data, theirs)
-        faces = convert(source, classes, getattr(args, split), args.seed)
-        write(args.root, split, faces)
-        print(f"{args.root}: {len(faces):,} faces of {args.source} {theirs} as {split}")
+    if min(args.train, args.val, args.seed) < 0:
+        raise InputError("--train, --val and --seed must not be negative")
+    if args.root.exists() and not (args.root.is_dir() and not any(args.root.iterdir())):
+        raise InputError(f"{args.root} is a file or not empty; give a new folder")
+    kind, write = WRITERS[args.layout]
+    original, faces, counts = DATASETS[args.source], {}, []
+    splits = (("train", "train"), (original.evaluated_split, kind.evaluated_split))
+    for (theirs, split), limit in zip(splits, (args.train, args.val), strict=True):
+        source = original(args.data, theirs)
+        entries = some(translated(source, kind.classes), limit, args.seed)
+        faces[split] = read(source, entries)
+        counts.append(f"{len(entries):,} faces of {args.source} {theirs} as {split}")
+    write(args.root, faces)
+    print(f"{args.root}: {', '.join(counts)}")
 
 
 if __name__ == "__main__":
