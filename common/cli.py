@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .errors import InputError
+from .signals import Stopped, stop_asked, watch_signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,18 +30,25 @@ def call_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and end the process with an exit status a batch system understands.
 
     0 (or what `main` returns) on success, 2 with one line on stderr for bad input, 130 after
-    Ctrl-C. Any other exception is a bug of ours and keeps its traceback.
+    Ctrl-C, 143 after SIGTERM. Any other exception is a bug of ours and keeps its traceback.
     """
     warnings.showwarning = _show_warning
+    watch_signals()
     try:
-        status = main() or 0
-        sys.stdout.flush()
+        try:
+            status = main() or 0
+            sys.stdout.flush()
+        except Exception:
+            # Torch reports workers that the same signal ended, wherever the program is then.
+            if (stopped := stop_asked()) is None:
+                raise
+            raise stopped from None
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        status = 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        status = stopped.status
     except BrokenPipeError:
         # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from common.errors import InputError
 
 from .device import autocast
-from .loading import batches_on
+from .loading import batches_on, dead_workers_told
 
 Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
 
@@ -103,6 +103,7 @@ def _mean(values: list[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+@dead_workers_told()
 @torch.inference_mode()
 def predict(
     network: nn.Module,

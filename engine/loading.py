@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from common.errors import InputError
+from common.signals import stop_asked
 
 from .samplers import shuffle
 
@@ -146,21 +150,44 @@ def make_loader(
 def batches_on(loader: DataLoader, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(images, labels, indices) of a loader; images and labels on the device.
 
-    Raises the InputError that a worker met, and one where a worker was killed.
+    Raises the InputError that a worker met, and `Stopped` where a signal asked for it.
+    """
+    for batch in loader:
+        if (stopped := stop_asked()) is not None:
+            raise stopped
+        if isinstance(batch, InputError):
+            raise batch
+        images, labels, indices = batch
+        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        yield images, labels.to(device, non_blocking=True), indices
+
+
+@contextmanager
+def dead_workers_told() -> Iterator[None]:
+    """Turns the death of a loading process, which torch raises anywhere, into one line.
+
+    Raises InputError, or `Stopped` where the signal that ended the worker is for us as well.
     """
     try:
-        for batch in loader:
-            if isinstance(batch, InputError):
-                raise batch
-            images, labels, indices = batch
-            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-            yield images, labels.to(device, non_blocking=True), indices
+        yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        text = " ".join(str(error).split())
+        if "DataLoader worker" not in text:
             raise
+        killed = re.search(r"killed by signal: ([\w ]+)", text)
+        if killed and killed[1] in ("Terminated", "Interrupt", "Hangup"):
+            time.sleep(1)  # a signal to the whole job reaches its processes one by one
+        if (stopped := stop_asked()) is not None:
+            raise stopped from None
+        if (killed and killed[1] == "Killed") or text.endswith("exited unexpectedly"):
+            found = "the system killed a process that loads images, as it does when memory runs out"
+        elif killed and killed[1].startswith("Bus"):
+            found = "a process that loads images found no shared memory left (/dev/shm)"
+        else:
+            found = f"a process that loads images died ({text})"
         raise InputError(
-            f"a process that loads images died ({str(error).splitlines()[0]}); the system may be "
-            "out of memory: use fewer --workers or a smaller --batch-size"
+            f"{found}; use fewer --workers or a smaller --batch-size; a training run goes on "
+            "with --resume"
         ) from error
 
 

@@ -142,14 +142,14 @@ def settings(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
     result_only leaves out what may differ between a run and its `--resume`.
     """
     return {
-        field.name: _plain(getattr(owner, field.name))
+        field.name: plain(getattr(owner, field.name))
         for owner, field in flag_fields(recipe)
         if field.metadata["affects_result"] or not result_only
     }
 
 
-def _plain(value: Any) -> Any:
-    """A callable as the call that it makes; anything else as it is."""
+def plain(value: Any) -> Any:
+    """A flag's value as a plain type: a callable becomes the call that it makes."""
     if isinstance(value, partial):
         arguments = ", ".join(f"{key}={item!r}" for key, item in value.keywords.items())
         return f"{value.func.__name__}({arguments})"
@@ -183,7 +183,7 @@ def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Fi
     name = "--" + field.name.replace("_", "-")
     current = getattr(owner, field.name)
     shown = (
-        f"{field.metadata['help']} [{_plain(current)}]" if current != "" else field.metadata["help"]
+        f"{field.metadata['help']} [{plain(current)}]" if current != "" else field.metadata["help"]
     )
     shown = shown.replace("%", "%%")
     if isinstance(current, bool):

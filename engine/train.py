@@ -21,14 +21,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import make_folder, write_json, write_text
+from common.files import write_json, write_text
+from common.signals import Stopped
 
 from .checkpoint import (
     BEST,
     LAST,
-    load_checkpoint,
     random_states,
-    restore_random_states,
     save_checkpoint,
     seed_everything,
 )
@@ -39,12 +38,15 @@ from .loading import (
     SeededImages,
     TrainingBatches,
     batches_on,
+    dead_workers_told,
     make_loader,
     stratified_order,
     worker_count,
 )
+from .lock import run_lock
 from .progress import progress_bar
 from .recipe import Recipe, settings
+from .resume import claim, restore_states
 
 # The images that --holdout and --limit choose are the same for every seed of a comparison.
 SUBSET_SEED = 0
@@ -65,6 +67,7 @@ class Run:
     optimizer: Optimizer
     scheduler: LRScheduler
     epoch: int = 0  # epochs done
+    saved: int = 0  # and written
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics.csv
 
     @property
@@ -106,13 +109,9 @@ class Run:
                 f"{self.folder} was trained on {before} images, {self.dataset.root} now gives "
                 f"{now}; restore the data, or start another run with --output"
             )
-        self.network.load_state_dict(content["model_state_dict"])
-        self.criterion.load_state_dict(content["criterion_state_dict"])
-        self.optimizer.load_state_dict(content["optimizer_state_dict"])
-        self.scheduler.load_state_dict(content["scheduler_state_dict"])
-        self.epoch = content["iter"]
+        restore_states(self, content)
+        self.epoch = self.saved = content["iter"]
         self.rows = content["metrics"]
-        restore_random_states(content["random_states"])
 
 
 def train(recipe: Recipe) -> None:
@@ -121,19 +120,33 @@ def train(recipe: Recipe) -> None:
     Raises InputError for data, weights, a device or a folder that does not fit the recipe.
     """
     folder = recipe.run_folder()
-    checkpoint = _claim(folder, recipe)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output {folder} is a file; expected a folder")
+    with run_lock(folder):
+        _train(recipe, folder, claim(folder, recipe))
+
+
+def _train(recipe: Recipe, folder: Path, checkpoint: dict[str, Any] | None) -> None:
+    """`train` in a folder that is held, from a checkpoint or from the start."""
     if checkpoint is not None and checkpoint["iter"] >= recipe.epochs:
         print(f"{folder} is finished: {recipe.epochs} epochs; nothing to resume")
         return
     current = prepare(recipe)
     if checkpoint is None:
-        make_folder(folder)
         write_json(folder / "config.json", _config(current))
     else:
         current.restore(checkpoint)
     _announce(current)
-    while current.epoch < recipe.epochs:
-        train_epoch(current)
+    try:
+        while current.epoch < recipe.epochs:
+            train_epoch(current)
+    except Stopped as stopped:
+        again = shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
+        stopped.advice = (
+            f"{current.saved} of {recipe.epochs} epochs are in {folder}; go on with: {again} "
+            "--resume"
+        )
+        raise
     best, last = current.best_row(), current.rows[-1]
     print(
         f"done: {_scores(last)} after the last epoch; best epoch {best['epoch']}: "
@@ -230,6 +243,7 @@ def train_epoch(current: Run) -> None:
     )
 
 
+@dead_workers_told()
 def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
     """Take the steps of one epoch; returns the mean of the loss and of its terms."""
     current.network.train()
@@ -308,39 +322,12 @@ class LossLog:
             f"{name} {value:g}" for name, value in zip(self.names, row.tolist(), strict=True)
         )
         files = [self.current.dataset.describe(index) for index in indices.tolist()]
+        saved = self.current.saved
+        before = f"the last checkpoint is from epoch {saved}" if saved else "there is no checkpoint"
         raise InputError(
             f"the loss is not finite in epoch {self.epoch}, step {self.steps}: {terms}; learning "
-            f"rate {self.lr:g}; the last checkpoint is from epoch {self.current.epoch}; lower "
-            f"--lr or look at the batch: {' '.join(files)}"
+            f"rate {self.lr:g}; {before}; lower --lr or look at the batch: {' '.join(files)}"
         )
-
-
-def _claim(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """Make sure that the run folder is free or may be resumed; returns its last checkpoint."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder} is a file; expected a folder")
-    held = [name for name in ("config.json", "metrics.csv", LAST, BEST) if (folder / name).exists()]
-    if held and not recipe.resume:
-        raise InputError(
-            f"{folder} already holds a run ({', '.join(held)}); use --resume to go on with it, "
-            "or another --output or --seed"
-        )
-    if not (folder / LAST).exists():
-        return None
-    checkpoint = load_checkpoint(folder / LAST)
-    theirs, ours = checkpoint.get("settings"), settings(recipe, result_only=True)
-    if not isinstance(theirs, dict):
-        raise InputError(f"{folder / LAST} cannot be resumed: it is not a checkpoint of ours")
-    differing = [
-        f"--{name.replace('_', '-')} was {theirs.get(name)}, is now {value}"
-        for name, value in ours.items()
-        if theirs.get(name) != value
-    ]
-    if checkpoint.get("recipe") != recipe.name:
-        differing.insert(0, f"the recipe was {checkpoint.get('recipe')}, is now {recipe.name}")
-    if differing:
-        raise InputError(f"{folder} was run with other settings: {'; '.join(differing)}")
-    return checkpoint
 
 
 def _write(current: Run) -> None:
@@ -354,6 +341,7 @@ def _write(current: Run) -> None:
         save_checkpoint(current.folder / BEST, content)
     # Last, since --resume goes by it: a run that is cut before it repeats the epoch.
     save_checkpoint(current.folder / LAST, content)
+    current.saved = current.epoch
 
 
 def _config(current: Run) -> dict[str, Any]:

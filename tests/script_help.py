@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import os
+import select
+import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from common.cli import call_main
 from engine.recipe import Recipe, parse_flags
 from networks import DANOutput, Method
 from train_rafdb import RECIPE
@@ -134,6 +141,72 @@ def run_script(name: str, *arguments: object, cwd: Path) -> subprocess.Completed
     return subprocess.CompletedProcess(result.args, result.returncode, *streams)
 
 
+class Forked:
+    """A copy of this process that runs `main` as a script does, without torch's slow start."""
+
+    def __init__(self, main: Callable[[], object]):
+        self.stdout, out = os.pipe()
+        self.stderr, err = os.pipe()
+        self.pid = os.fork()
+        self.returncode: int | None = None
+        self.text = b""  # of stdout so far
+        if self.pid == 0:
+            os.setsid()
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            os.closerange(3, 256)
+            # Not those of pytest, which capture.
+            sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+            sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                call_main(main)
+            except SystemExit as end:
+                status = int(end.code or 0)
+            except BaseException:
+                traceback.print_exc()
+                status = 1
+            gc.collect()  # as at the end of a process: loaders end their workers
+            os._exit(status)
+        os.close(out)
+        os.close(err)
+
+    def wait_for(self, words: str) -> None:
+        """Return when these words are printed; fails where the process ends before."""
+        while words.encode() not in self.text:
+            part = os.read(self.stdout, 65536)
+            assert part, self.communicate()[1].decode()
+            self.text += part
+
+    def communicate(self, timeout: float = 300) -> tuple[bytes, bytes]:
+        """What it printed, when it has ended; `returncode` is set as subprocess does it."""
+        errors, streams = b"", {self.stdout, self.stderr}
+        while streams:
+            ready, _, _ = select.select(list(streams), [], [], timeout)
+            assert ready, "the process does not end"
+            for stream in ready:
+                part = os.read(stream, 65536)
+                if stream == self.stderr:
+                    errors += part
+                else:
+                    self.text += part
+                if not part:
+                    streams.discard(stream)
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.text, errors
+
+    def end(self) -> None:
+        """Kill what is left of it."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.returncode = -signal.SIGKILL
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+
 def without_warnings(text: str) -> list[str]:
     """The lines of a stream, without empty ones and our one-line warnings."""
     return [line for line in text.split("\n") if line and not line.startswith("warning: ")]
@@ -183,3 +256,14 @@ def differences(one: object, other: object, where: str = "") -> list[str]:
         pairs = enumerate(zip(one, other, strict=True))
         return [d for i, (a, b) in pairs for d in differences(a, b, f"{where}/{i}")]
     return [] if one == other else [f"{where}: {one} and {other}"]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Equal to the last bit, but for where they were written and how they were loaded."""
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    for name in ("last.pth", "best.pth"):
+        first, second = load(one / name), load(other / name)
+        for content in (first, second):
+            for key in ("output", "resume", "workers"):
+                del content["settings"][key]
+        assert differences(first, second) == []

@@ -45,6 +45,7 @@ from tests.script_help import (
     ROOT,
     SIZE,
     TINY,
+    assert_same_run,
     differences,
     load,
     small_recipe,
@@ -514,17 +515,6 @@ def interrupted_and_resumed(recipe, epochs_done: int, **changes) -> None:
             train(recipe)
     scramble_random_generators()
     train(dataclasses.replace(recipe, resume=True, **changes))
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Equal to the last bit, but for where they were written and how they were loaded."""
-    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
-    for name in ("last.pth", "best.pth"):
-        first, second = load(one / name), load(other / name)
-        for content in (first, second):
-            for key in ("output", "resume", "workers"):
-                del content["settings"][key]
-        assert differences(first, second) == []
 
 
 @pytest.mark.parametrize("scheduler", ["step", "cosine", "exponential"])
