@@ -230,7 +230,8 @@ def evaluate(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -
     """The confusion matrix of the whole split; in float32 unless `--amp` says otherwise."""
     import torch
 
-    from engine.device import find_device, wants_bf16
+    from common.devices import find_device
+    from engine.device import wants_bf16
     from engine.evaluate import confusion_of, predict
     from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
     from engine.progress import progress_bar

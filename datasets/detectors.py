@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from common.devices import find_device
 from common.errors import InputError
 from common.files import load_tensors
 
@@ -38,18 +39,22 @@ def make_detector(
 
     name: "retinaface" (the paper's; package batch-face) or "mtcnn" (facenet-pytorch, which
         brings its weights). weights: RetinaFace's file; None downloads the package's own.
-    device: "cpu", "cuda" or "cuda:N".
+    device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
 
-    Raises InputError where the package or the weights cannot be had.
+    Raises InputError where the package, the weights or the device cannot be had.
     """
     if name not in DETECTORS:
         raise InputError(f"detector {name!r} is unknown; expected one of {', '.join(DETECTORS)}")
+    # The packages' own messages on this would be tracebacks.
+    place = find_device(device)
+    if place.type not in ("cpu", "cuda"):
+        raise InputError(f"the detectors do not run on {device}; expected cpu, cuda or cuda:N")
     if name == "mtcnn":
         if weights is not None:
             raise InputError("mtcnn brings its own weights; give no --weights, or use retinaface")
-        find = _mtcnn(device)
+        find = _mtcnn(str(place))
     else:
-        find = _retinaface(weights, device)
+        find = _retinaface(weights, -1 if place.type == "cpu" else place.index or 0)
 
     def detect(image: Image.Image) -> list[Face]:
         shrink = min(1.0, MAX_SIDE / max(image.size))
@@ -97,13 +102,11 @@ def _mtcnn(device: str):
     return find
 
 
-def _retinaface(weights: str | Path | None, device: str):
+def _retinaface(weights: str | Path | None, gpu: int):
     package = _package("batch_face", "batch-face")
     if weights is not None:
         # The package would run into an assertion; this names what is wrong with the file.
         load_tensors(Path(weights), "detector weights")
-    kind, _, number = device.partition(":")
-    gpu = -1 if kind == "cpu" else int(number or 0)
     path = None if weights is None else str(weights)
     try:
         network = package.RetinaFace(gpu_id=gpu, model_path=path, network="mobilenet")

