@@ -16,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import InputError
 
+from .cache import ImageCache, cache_bytes
+
 Counts = tuple[int, ...]
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
 
@@ -98,6 +100,8 @@ class FaceDataset:
     option_names: ClassVar[tuple[str, ...]] = ()
     #: The layout that was found, where a data set comes in several; for logs.
     layout: str = ""
+    #: Keeps decoded images in memory where it is set.
+    cache: ImageCache | None = None
 
     def __init__(
         self,
@@ -160,6 +164,14 @@ class FaceDataset:
         """Folders in which every file should be a sample of this split or of another."""
         return []
 
+    def memory_needed(self, images: int) -> int | None:
+        """Bytes that `keep_in_memory` takes for so many images; None where it cannot."""
+        return cache_bytes(self, images)
+
+    def keep_in_memory(self, indices: Sequence[int]) -> None:
+        """From now on decode each of the images `indices` once, for all loading processes."""
+        self.cache = ImageCache(self, indices)
+
     def class_counts(self) -> Counts:
         """Images per class, in label order."""
         counts = [0] * len(self.classes)
@@ -183,6 +195,8 @@ class FaceDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
+        if self.cache is not None:
+            return self.cache.transformed(self, index), self.labels[index]
         image = self.read_image(index)
         return (image if self.transform is None else self.transform(image)), self.labels[index]
 

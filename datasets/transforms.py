@@ -18,7 +18,7 @@ def _tensor() -> list[v2.Transform]:
     return [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(MEAN, STD),
+        v2.Normalize(MEAN, STD, inplace=True),  # of the float copy just made
     ]
 
 
@@ -46,7 +46,7 @@ def rafdb_train(size: int = 224) -> v2.Compose:
             v2.RandomHorizontalFlip(),
             v2.RandomApply(shifted, p=0.2),
             *_tensor(),
-            v2.RandomErasing(scale=(0.02, 0.25)),
+            v2.RandomErasing(scale=(0.02, 0.25), inplace=True),
         ]
     )
 
@@ -55,7 +55,7 @@ def affectnet_train(size: int = 224) -> v2.Compose:
     """AffectNet's: flip, mostly turn, shift and shrink, erase a rectangle."""
     from torchvision.transforms import v2
 
-    return v2.Compose([*_flip_and_affine(size, p=0.7), *_tensor(), v2.RandomErasing()])
+    return v2.Compose([*_flip_and_affine(size, p=0.7), *_tensor(), v2.RandomErasing(inplace=True)])
 
 
 def sfew_train(size: int = 224) -> v2.Compose:
@@ -86,6 +86,6 @@ def fer2013_train(size: int = 224) -> v2.Compose:
             v2.RandomHorizontalFlip(),
             v2.RandomAffine(10, translate=(0.08, 0.08), scale=(0.9, 1.1)),
             *_tensor(),
-            v2.RandomErasing(scale=(0.02, 0.25)),
+            v2.RandomErasing(scale=(0.02, 0.25), inplace=True),
         ]
     )

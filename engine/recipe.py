@@ -33,8 +33,8 @@ class Recipe:
 
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set with `name`, `root`, `classes`, `labels`,
-            `describe(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a
-            dataclass whose fields are flags
+            `describe(i)`, `is_published()`, `memory_needed(n)`, `keep_in_memory(indices)`,
+            `default_root` and `evaluated_split`. A class, or a dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network
             returns what the criterion takes, the criterion's `total` is differentiated
@@ -104,8 +104,19 @@ class Recipe:
         help="processes that load images (0: none; -1: one per core, 8 at most)",
         affects_result=False,
     )
+    cache: str = flag(
+        "auto",
+        choices=("auto", "off"),
+        help="decoded images in memory: auto (where they fit in half of what is free), off",
+        affects_result=False,
+    )
     device: str = flag(
         "auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps", affects_result=False
+    )
+    compile: bool = flag(
+        False,
+        help="compile the network with torch.compile: minutes at the start, faster steps",
+        affects_result=False,
     )
     resume: bool = flag(
         False, help="go on from last.pth of the run folder, if there is one", affects_result=False

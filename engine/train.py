@@ -45,6 +45,8 @@ from .loading import (
     worker_count,
 )
 from .lock import run_lock
+from .memory import keep_in_memory
+from .optim import make_optimizer
 from .progress import progress_bar
 from .recipe import Recipe, settings
 from .resume import claim, restore_states
@@ -164,9 +166,12 @@ def prepare(recipe: Recipe) -> Run:
     network = recipe.method.network(num_classes).to(device, memory_format=torch.channels_last)
     criterion = recipe.method.criterion(num_classes).to(device)
     # The order of the release: the network's parameters, last the centres.
-    optimizer = recipe.optimizer([*network.parameters(), *criterion.parameters()], lr=recipe.lr)
+    parameters = [*network.parameters(), *criterion.parameters()]
+    optimizer = make_optimizer(recipe.optimizer, parameters, lr=recipe.lr)
     for line in recipe.method.advice(optimizer):
         warnings.warn(line, stacklevel=2)
+    if recipe.compile:
+        network.compile()
     return Run(
         recipe=recipe,
         folder=recipe.run_folder(),
@@ -198,6 +203,8 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
     images = SeededImages(train_set, sorted(chosen))
     tests = SeededImages(test_set, sorted(order[:held_out]) if held_out else None)
     workers = worker_count(recipe.workers)
+    if recipe.cache == "auto":
+        print(keep_in_memory([images, tests]), flush=True)
     return (
         make_loader(
             images,

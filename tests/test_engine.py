@@ -120,6 +120,7 @@ OTHER_VALUES = {
     "data": "some/where",
     "output": "else/where",
     "workers": 3,
+    "cache": "off",
     "device": "cpu",
     "arch": "resnet18",
     "heads": 2,
@@ -141,7 +142,7 @@ def flag_values(recipe) -> dict[str, object]:
 
 
 def test_every_flag_has_another_value_to_test():
-    assert {*OTHER_VALUES, "resume"} <= set(flag_values(train_rafdb.RECIPE))
+    assert {*OTHER_VALUES, "compile", "resume"} <= set(flag_values(train_rafdb.RECIPE))
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
