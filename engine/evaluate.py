@@ -68,12 +68,7 @@ class ConfusionMatrix:
 
     def accuracy_interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy for a sample of this size (Wilson)."""
-        n, p = self.total, self.accuracy
-        if n == 0:
-            return (0.0, 1.0)
-        middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-        return (max(0.0, middle - half), min(1.0, middle + half))
+        return wilson_interval(self.accuracy, self.total)
 
     def fractions(self) -> list[list[float]]:
         """The matrix with each row divided by its sum; an empty row is all zeros."""
@@ -92,6 +87,16 @@ class ConfusionMatrix:
         return list(
             zip(self.counts.diagonal().tolist(), self.counts.sum(dim).tolist(), strict=True)
         )
+
+
+def wilson_interval(share: float, images: int) -> tuple[float, float]:
+    """95 % interval (Wilson) of a share that was measured on so many images."""
+    p, n = share, images
+    if n == 0:
+        return (0.0, 1.0)
+    middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    return (max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -159,6 +159,12 @@ def settings(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
     }
 
 
+def neutral_flags() -> set[str]:
+    """Names of the flags that may differ between a run and its `--resume`."""
+    fields = (field for field in dataclasses.fields(Recipe) if "help" in field.metadata)
+    return {field.name for field in fields if not field.metadata["affects_result"]}
+
+
 def plain(value: Any) -> Any:
     """A flag's value as a plain type: a callable becomes the call that it makes."""
     if isinstance(value, partial):

@@ -1,0 +1,147 @@
+"""Tables as text, markdown, csv or json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .tables import Line, Printed
+
+HEAD = ("method", "paper", "last epoch", "best epoch", "95 % interval", "mean class", "seeds")
+
+LEGEND = (
+    "Percent. Ours: mean ± standard deviation over seeds of the accuracy after the last epoch and "
+    "at the best epoch (chosen on the evaluated split, the paper's way); 95 % interval of the last "
+    "epoch's mean for this many test images; mean class accuracy after the last epoch. (n): not "
+    "run yet; the command below fills it."
+)
+
+
+def as_text(tables: Sequence[Printed]) -> str:
+    """Plain text in columns."""
+    return "\n\n".join([*(_text_table(table) for table in tables), LEGEND])
+
+
+def as_markdown(tables: Sequence[Printed]) -> str:
+    """GitHub's markdown."""
+    return "\n\n".join([*(_markdown_table(table) for table in tables), LEGEND])
+
+
+def as_json(tables: Sequence[Printed]) -> str:
+    """A list of rows, every number by name."""
+    return json.dumps(records(tables), indent=1)
+
+
+def as_csv(tables: Sequence[Printed]) -> str:
+    """The rows of `as_json`."""
+    rows = records(tables)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        lists = {name: " ".join(map(str, v)) for name, v in row.items() if isinstance(v, list)}
+        writer.writerow({**row, **lists})
+    return buffer.getvalue().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[Sequence[Printed]], str]] = {
+    "text": as_text,
+    "markdown": as_markdown,
+    "csv": as_csv,
+    "json": as_json,
+}
+
+
+def records(tables: Sequence[Printed]) -> list[dict[str, Any]]:
+    """Every row of every table with the same keys; None where there is no number."""
+    return [_record(table, line) for table in tables for line in table.lines]
+
+
+def _record(table: Printed, line: Line) -> dict[str, Any]:
+    ours = line.ours
+    row: dict[str, Any] = {
+        "table": table.name,
+        "title": table.title,
+        "dataset": table.dataset,
+        "beside_the_paper": table.is_papers,
+        "method": line.method,
+        "paper_accuracy": line.paper.get("accuracy"),
+        "paper_mean_class_accuracy": line.paper.get("mean_class_accuracy"),
+    }
+    for epoch in ("last", "best"):
+        for metric in ("accuracy", "mean_class_accuracy"):
+            spread = getattr(ours, epoch)[metric] if ours else None
+            row[f"{epoch}_{metric}"] = spread and spread.mean
+            row[f"{epoch}_{metric}_deviation"] = spread and spread.deviation
+    return {
+        **row,
+        "interval_low": ours and ours.interval[0],
+        "interval_high": ours and ours.interval[1],
+        "seeds": ours.seeds if ours else [],
+        "best_epochs": ours.best_epochs if ours else [],
+        "runs": ours.folders if ours else [],
+        "command": line.command or None,
+    }
+
+
+def _cells(table: Printed) -> tuple[list[list[str]], list[str]]:
+    """The head and the rows of a table as text, and the commands that its (n) stand for."""
+    commands: list[str] = []
+    rows = [list(HEAD)]
+    for line in table.lines:
+        if line.command:
+            commands.append(line.command)
+        rows.append(_row(line, len(commands) if line.command else 0))
+    if not table.is_papers:
+        rows = [[row[0], *row[2:]] for row in rows]
+    return rows, commands
+
+
+def _row(line: Line, note: int) -> list[str]:
+    values = [f"{percent:.2f}" for percent in line.paper.values()]
+    paper = f"{values[0]} ({values[1]})" if len(values) > 1 else "".join(values)
+    ours = line.ours
+    if ours is None:
+        return [line.method, paper, f"({note})" if note else "", "", "", "", ""]
+    return [
+        line.method,
+        paper,
+        str(ours.last["accuracy"]),
+        str(ours.best["accuracy"]),
+        "{:.2f} to {:.2f}".format(*ours.interval),
+        str(ours.last["mean_class_accuracy"]),
+        str(len(ours.seeds)),
+    ]
+
+
+def _text_table(table: Printed) -> str:
+    rows, commands = _cells(table)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [table.title]
+    if table.protocol:
+        lines.append(f"run with: {table.protocol}")
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    lines += [f"note: {note}" for note in table.notes]
+    return "\n".join([*lines, *(f"({i}) {text}" for i, text in enumerate(commands, 1))])
+
+
+def _markdown_table(table: Printed) -> str:
+    rows, commands = _cells(table)
+    lines = [f"**{table.title}**", ""]
+    if table.protocol:
+        lines += [f"Run with `{table.protocol}`.", ""]
+    head, *body = rows
+    lines += [_markdown_row(head), "|" + " --- |" * len(head), *map(_markdown_row, body)]
+    lines += [line for note in table.notes for line in ("", f"Note: {note}.")]
+    if commands:
+        lines += ["", *(f"{i}. `{text}`" for i, text in enumerate(commands, 1))]
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
