@@ -2,14 +2,17 @@
 
     python eval.py runs/rafdb-seed0/best.pth
     python eval.py models/rafdb_epoch21_acc0.897_bacc0.8275.pth --data datasets/raf-basic
+    python eval.py --tables --runs runs
 
 The data set and its folder come from the checkpoint (ours) or from the file's name (released)
-unless they are given. All numbers come from one confusion matrix over the whole split.
+unless they are given. All numbers come from one confusion matrix over the whole split. --tables
+prints the paper's tables with the finished runs beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,9 @@ from common.errors import InputError
 from common.files import make_folder, write_json
 from datasets import DATASETS, FaceDataset, transforms
 from results import published_for
+from results.render import FORMATS, remarks
+from results.runs import read_runs
+from results.tables import make_tables
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 # How the released files are named, "affecnet" spelled so.
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
 RELEASED_IMAGE_SIZE = 224
+DEFAULT_RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises InputError for a checkpoint, data or flags that do not fit each other.
     """
     args = parse_arguments(arguments)
+    if args.tables:
+        print_tables(args.runs, args.format)
+        return
     # What needs torch is imported after the flags: it takes seconds, which `--help` saves.
     from engine.report import metrics_json, metrics_text
 
@@ -84,7 +94,27 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="last.pth, best.pth or a released file")
+    add(
+        "checkpoint",
+        type=Path,
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="last.pth, best.pth or a released file",
+    )
+    add("--tables", action="store_true", help="print Tables 1 to 6 and Figure 5's numbers instead")
+    add(
+        "--runs",
+        type=Path,
+        default=DEFAULT_RUNS,
+        metavar="DIR",
+        help="with --tables: folder below which run folders are, or a csv of runs [runs]",
+    )
+    add(
+        "--format",
+        choices=list(FORMATS),
+        default="text",
+        help="with --tables: text, markdown, csv or json [text]",
+    )
     add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
     add(
         "--data",
@@ -129,6 +159,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="run the network as it was trained, not its fused equivalent (slower)",
     )
     args = parser.parse_args(arguments)
+    if args.tables == (args.checkpoint is not None):
+        raise InputError("give either a CHECKPOINT or --tables; --help lists the flags")
     if args.batch_size < 1:
         raise InputError(f"--batch-size is {args.batch_size}; expected at least 1")
     if args.image_size is not None and not 32 <= args.image_size <= 4096:
@@ -136,6 +168,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.workers < -1:
         raise InputError(f"--workers is {args.workers}; expected at least 0, or -1")
     return args
+
+
+def print_tables(runs: Path, form: str) -> None:
+    """The paper's tables with our runs beside them; raises InputError for damaged run folders."""
+    if runs.exists() or runs != DEFAULT_RUNS:
+        finished, unfinished = read_runs(runs)
+    else:
+        finished, unfinished = [], []  # nothing has been run yet: the tables say what to run
+    folder = runs if not runs.is_file() else DEFAULT_RUNS
+    tables = make_tables(finished, folder)
+    print(FORMATS[form](tables))
+    for line in remarks(finished, unfinished, tables):
+        print(line, file=sys.stderr)
 
 
 def read_trained(path: Path) -> Trained:

@@ -26,7 +26,17 @@ import torch
 from common.errors import InputError
 from common.files import load_tensors, write_whole
 
-LAST, BEST = "last.pth", "best.pth"
+from .recipe import BEST, LAST
+
+__all__ = [
+    "BEST",
+    "LAST",
+    "load_checkpoint",
+    "random_states",
+    "restore_random_states",
+    "save_checkpoint",
+    "seed_everything",
+]
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -14,9 +14,8 @@ from tqdm import tqdm
 from common.errors import InputError
 
 from .device import autocast
+from .interval import wilson_interval
 from .loading import batches_on, dead_workers_told
-
-Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,6 @@ class ConfusionMatrix:
         return list(
             zip(self.counts.diagonal().tolist(), self.counts.sum(dim).tolist(), strict=True)
         )
-
-
-def wilson_interval(share: float, images: int) -> tuple[float, float]:
-    """95 % interval (Wilson) of a share that was measured on so many images."""
-    p, n = share, images
-    if n == 0:
-        return (0.0, 1.0)
-    middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    return (max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -27,6 +27,9 @@ OPTIMIZERS = {
 }
 
 
+LAST, BEST = "last.pth", "best.pth"  # of a run folder
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides how a run goes.

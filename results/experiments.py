@@ -108,8 +108,8 @@ class Script(NamedTuple):
 
 SCRIPTS = {
     "rafdb": Script("train_rafdb", {}),
-    "affectnet8": Script("train_affectnet", {"classes": 8}),
-    "affectnet7": Script("train_affectnet", {"classes": 7}),
+    "affectnet8": Script("train_affectnet", {"classes": "8"}),
+    "affectnet7": Script("train_affectnet", {"classes": "7"}),
     "sfew": Script("train_sfew", {}),
     "fer2013": Script("train_fer2013", {"labels": "fer2013"}),
     "ferplus": Script("train_fer2013", {"labels": "ferplus"}),

@@ -6,9 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from .tables import Line, Printed
+from .runs import FinishedRun
+from .tables import Line, Printed, left_out
 
 HEAD = ("method", "paper", "last epoch", "best epoch", "95 % interval", "mean class", "seeds")
 
@@ -53,6 +55,22 @@ FORMATS: dict[str, Callable[[Sequence[Printed]], str]] = {
     "csv": as_csv,
     "json": as_json,
 }
+
+
+def remarks(
+    finished: Sequence[FinishedRun], unfinished: Sequence[Path], tables: Sequence[Printed]
+) -> list[str]:
+    """Lines on runs that the tables do not show."""
+    lines = []
+    rest = left_out(finished, tables)
+    if rest:
+        lines.append(
+            f"finished runs that are in no table (trunks, single rows, other combinations of "
+            f"flags): {len(rest)}, the first is {rest[0].folder}"
+        )
+    if unfinished:
+        lines.append(f"unfinished runs: {len(unfinished)}, the first is {unfinished[0]}")
+    return lines
 
 
 def records(tables: Sequence[Printed]) -> list[dict[str, Any]]:

@@ -112,9 +112,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            rows = list(reader)
         numbers = [{name: float(value) for name, value in row.items()} for row in rows]
-        whole = all(math.isfinite(row[name]) for row in numbers for name in ("epoch", *METRICS))
+        whole = {"epoch", *METRICS} <= set(reader.fieldnames or ())
+        whole = whole and all(
+            math.isfinite(row[name]) for row in numbers for name in ("epoch", *METRICS)
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
@@ -147,7 +151,11 @@ def _read_csv(path: Path) -> list[FinishedRun]:
     texts = {"folder", "dataset", "evaluated_split"}
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+        names = [field.name for field in dataclasses.fields(FinishedRun)]
+        if reader.fieldnames != names:
+            raise ValueError(f"its columns are {', '.join(reader.fieldnames or ()) or 'none'}")
         return [
             FinishedRun(
                 **{name: row[name] if name in texts else json.loads(row[name]) for name in row}
@@ -155,4 +163,6 @@ def _read_csv(path: Path) -> list[FinishedRun]:
             for row in rows
         ]
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is no csv of runs ({error}); expected one of ours") from error
+        raise InputError(
+            f"{path} is no csv of runs ({error}); expected one that results.runs.write_runs wrote"
+        ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.evaluate import wilson_interval
+from engine.interval import wilson_interval
 from engine.recipe import parse_flags, settings
 
 from .experiments import ABLATED, SCRIPTS, TABLES, Row, Table, as_flags, recipe_of, row_settings
@@ -236,16 +236,18 @@ def _own_tables(group: Group, folder: Path) -> Iterator[Printed]:
 
     The result table is the same for every data set; a comparison needs two rows.
     """
-    seen = set()
+    seen = {table.shape for table in TABLES if _fits(table, group)}
     for table in TABLES:
-        if _fits(table, group) or table.shape in seen or (group.is_papers and _is_results(table)):
+        if table.shape in seen:
             continue
         seen.add(table.shape)
         filled = sum(bool(group.of(row.variant.flags)) for row in table.rows)
         if filled < 2:
             continue
-        shape = "Results" if _is_results(table) else table.title.split(": ")[1].capitalize()
-        like = "Tables 3 to 6" if _is_results(table) else table.title.split(":")[0]
+        like, shape = table.title.split(": ")
+        if _is_results(table):
+            like, shape = "Tables 3 to 6", "results"
+        shape = shape[0].upper() + shape[1:]
         fill = _Filler(group, group.dataset, folder)
         lines = [fill.line(row, {}) for row in table.rows]
         title = f"{shape} (the form of {like}), on {group.title()}"

@@ -117,13 +117,14 @@ def small_recipe(data: Path, output: Path, *flags: object, recipe: Recipe = TINY
 
 
 def script_command(name: str, *arguments: object) -> list[str]:
-    """The command line of a script of the project."""
-    return [sys.executable, str(ROOT / name), *map(str, arguments)]
+    """The command line of a script of the project ("eval.py"), or of a module ("tools.export")."""
+    place = [str(ROOT / name)] if name.endswith(".py") else ["-m", name]
+    return [sys.executable, *place, *map(str, arguments)]
 
 
 def script_environment() -> dict[str, str]:
     """One thread: the machine may be shared, and a process with few images needs no more."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def run_script(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,8 @@ from torch.optim import SGD
 import eval as eval_script
 from common.errors import InputError
 from datasets import FER2013, RAFDB, transforms
-from engine.evaluate import Z95, ConfusionMatrix, confusion_of, predict
+from engine.evaluate import ConfusionMatrix, confusion_of, predict
+from engine.interval import Z95
 from engine.loading import OrderedBatches, SeededImages, make_loader
 from engine.report import metrics_json, metrics_text
 from engine.train import train

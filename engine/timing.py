@@ -1,0 +1,38 @@
+"""How long training takes on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import torch
+
+from .device import autocast, find_device, wants_bf16
+from .recipe import Recipe
+
+
+def seconds_per_image(recipe: Recipe, num_classes: int) -> float:
+    """The time of a training step on random images, by image; the best of three."""
+    device = find_device(recipe.device)
+    # On a CPU a part of a batch: enough that the optimiser's share is what it will be.
+    most = max(2, 8 * 224**2 // recipe.image_size**2)
+    size = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, most)
+    method = dataclasses.replace(recipe.method, pretrained="none")
+    network = method.network(num_classes).to(device, memory_format=torch.channels_last)
+    criterion = method.criterion(num_classes).to(device)
+    optimizer = recipe.optimizer([*network.parameters(), *criterion.parameters()], lr=0.0)
+    images = torch.randn(size, 3, recipe.image_size, recipe.image_size, device=device)
+    labels = torch.arange(size, device=device) % num_classes
+    bf16 = wants_bf16(recipe.amp, device)
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        with autocast(device, bf16):
+            output = network(images)
+        optimizer.zero_grad()
+        criterion(output, labels).total.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:]) / size
