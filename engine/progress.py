@@ -21,3 +21,12 @@ def progress_bar(total: int, description: str) -> dict[str, Any]:
         "maxinterval": max(seconds, 10.0),
         "dynamic_ncols": True,
     }
+
+
+def duration(seconds: float) -> str:
+    """A time as days, hours or minutes."""
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"

@@ -47,7 +47,7 @@ from .loading import (
 from .lock import run_lock
 from .memory import keep_in_memory
 from .optim import make_optimizer
-from .progress import progress_bar
+from .progress import duration, progress_bar
 from .recipe import Recipe, settings
 from .resume import claim, restore_states
 
@@ -246,7 +246,7 @@ def train_epoch(current: Run) -> None:
     print(
         f"epoch {epoch}/{epochs}  lr {lr:.3g}  {terms}  {_scores(scores)}  "
         f"{images_per_second:.0f} images/s  {seconds:.0f} s, "
-        f"{_duration(seconds * (epochs - epoch))} left",
+        f"{duration(seconds * (epochs - epoch))} left",
         flush=True,
     )
 
@@ -401,8 +401,3 @@ def _scores(row: dict[str, float]) -> str:
         f"accuracy {100 * row['accuracy']:.2f} % "
         f"(mean class accuracy {100 * row['mean_class_accuracy']:.2f} %)"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

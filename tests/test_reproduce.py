@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from engine.progress import duration
 from engine.recipe import settings
 from results.experiments import tables_named
 from results.plan import TRUNK, make_plan
 from tests.run_folders import write_metrics, write_run
 from tests.script_help import run_script, snapshot, write_fer2013_csv
-from tools.reproduce import Estimate, duration, main, published_sizes
+from tools.reproduce import Estimate, main, published_sizes
 
 RUNS = Path("runs")
 TOOL = "tools.reproduce"

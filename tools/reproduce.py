@@ -21,6 +21,7 @@ from pathlib import Path
 from common.cli import Parser, call_main
 from common.errors import InputError
 from datasets import DATASETS
+from engine.progress import duration
 from results.experiments import SCRIPTS, TABLES, Table, tables_named
 from results.plan import Planned, make_plan
 from results.render import as_text
@@ -165,15 +166,6 @@ def print_tables(tables: Sequence[tuple[Table, str]], runs: Path) -> None:
         if table.name in names and (not table.is_papers or table.dataset in wanted)
     ]
     print(f"\n{as_text(shown)}")
-
-
-def duration(seconds: float) -> str:
-    """A time as days, hours or minutes."""
-    minutes = max(1, round(seconds / 60))
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 if __name__ == "__main__":
