@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,13 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = read_trained(args.checkpoint)
     dataset = open_dataset(trained, args)
     check_outputs(args)
-    matrix = evaluate(trained, dataset, args)
+    left_out: list[str] = []
+    matrix = evaluate(trained, dataset, args, left_out)
     print(
         f"{args.checkpoint}, epoch {trained.epoch}: {type(trained.network).__name__} on "
         f"{dataset.name} {dataset.split}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
     print(metrics_text(matrix, dataset.classes))
+    for message in left_out:
+        print(f"left out: {message}")
+    if left_out:
+        print(f"{len(left_out)} of {len(dataset):,} images were left out of all numbers")
     comparison = compare_with_paper(trained, dataset, matrix)
     for line in comparison_lines(comparison, dataset):
         print(line)
@@ -85,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "image_size": args.image_size or trained.image_size,
         **metrics_json(matrix, dataset.classes),
         "paper": comparison,
-        "published_images": dataset.is_published(),
+        "left_out": left_out,
+        "published_images": dataset.is_published() and not left_out,
     }
     write_outputs(args, content, matrix, dataset)
 
@@ -157,6 +164,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--plain",
         action="store_true",
         help="run the network as it was trained, not its fused equivalent (slower)",
+    )
+    add(
+        "--on-bad-image",
+        default="stop",
+        choices=("stop", "skip"),
+        help="an image that cannot be read ends the evaluation, or is left out, listed and "
+        "counted [stop]",
     )
     args = parser.parse_args(arguments)
     if args.tables == (args.checkpoint is not None):
@@ -232,6 +246,12 @@ def open_dataset(trained: Trained, args: argparse.Namespace) -> FaceDataset:
     same = name == trained.dataset
     trained_on = Path(trained.settings["data"]) if same and trained.settings.get("data") else None
     default = trained_on if trained_on and trained_on.is_dir() else kind.default_root
+    if trained_on and trained_on != default and not args.data:
+        warnings.warn(
+            f"{trained_on}, where it was trained, is gone; evaluating on {default} (--data DIR "
+            "for another)",
+            stacklevel=2,
+        )
     size = args.image_size or trained.image_size
     return kind(
         args.data or default,
@@ -271,8 +291,13 @@ def check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
         )
 
 
-def evaluate(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -> ConfusionMatrix:
-    """The confusion matrix of the whole split; in float32 unless `--amp` says otherwise."""
+def evaluate(
+    trained: Trained, dataset: FaceDataset, args: argparse.Namespace, left_out: list[str]
+) -> ConfusionMatrix:
+    """The confusion matrix of the whole split; in float32 unless `--amp` says otherwise.
+
+    With `--on-bad-image skip` what is said of images that cannot be used goes to `left_out`.
+    """
     import torch
 
     from common.devices import find_device
@@ -297,6 +322,7 @@ def evaluate(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -
         device,
         bf16=wants_bf16(args.amp, device),
         progress=progress_bar(len(images), "evaluation"),
+        left_out=left_out if args.on_bad_image == "skip" else None,
     )
     return confusion_of(logits, labels)
 

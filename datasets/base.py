@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,6 +20,11 @@ from common.errors import InputError
 from .cache import ImageCache, cache_bytes
 
 Counts = tuple[int, ...]
+#: Decoders that are tried, by content and not by the file's name. Pillow knows more, of which one
+#: (EPS) starts another program and some (TGA) take noise for an image.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+#: More is no face but a mistake, or an attack on the memory. From here on Pillow warns.
+MAX_PIXELS = 89_478_485
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
 
 
@@ -28,10 +34,11 @@ def open_rgb(path: Path) -> Image.Image:
     Camera rotation (EXIF) is applied, 16-bit grey is scaled to 8 bits, transparency is laid on
     white, an animation gives its first frame.
 
-    Raises InputError that names the file where it is missing, truncated or no image.
+    Raises InputError that names the file where it is missing, truncated, no image or has more
+    than MAX_PIXELS.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
             # Damaged EXIF data raise anything; the pixels are fine then.
             upright = image
@@ -51,6 +58,26 @@ def open_rgb(path: Path) -> Image.Image:
         raise InputError(
             f"image {path} cannot be decoded ({error}); replace it or take it out of the data set"
         ) from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """Image.open of the formats and sizes that we take; no pixel is decoded yet.
+
+    Raises ValueError for a larger image, and what Pillow raises.
+    """
+    image = Image.open(path, formats=_formats())
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(
+            f"{image.width} x {image.height} pixels; expected at most {MAX_PIXELS:,} in all"
+        )
+    return image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

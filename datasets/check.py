@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
 from common.errors import InputError
 
-from .base import Counts, FaceDataset, Problem
+from .base import Counts, FaceDataset, Problem, open_image
 
 # Said once per kind of finding.
 REPAIRS = {
@@ -183,7 +182,7 @@ def _look(splits: Sequence[FaceDataset], job: tuple[int, int]) -> Seen:
         path = dataset.samples[index][0]
         size, mode = image.size, "L"
         if dataset.describe(index) == str(path):
-            with Image.open(path) as stored:
+            with open_image(path) as stored:
                 size, mode = stored.size, stored.mode
     except InputError as error:
         return Seen("", (0, 0), "", str(error))

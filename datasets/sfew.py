@@ -5,11 +5,9 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from PIL import Image
-
 from common.errors import InputError
 
-from .base import FaceDataset, class_folder_samples
+from .base import FaceDataset, class_folder_samples, open_image
 
 FRAME_SIZE = (720, 576)
 
@@ -58,7 +56,7 @@ class SFEW(FaceDataset):
     def _frames_or_crops(self) -> str:
         """Told by the first image: faces are cropped square, frames are as wide as a film."""
         try:
-            with Image.open(self.samples[0][0]) as image:
+            with open_image(self.samples[0][0]) as image:
                 return "aligned faces" if image.width == image.height else "film frames"
         except (IndexError, OSError, ValueError, SyntaxError):
             return "unknown"  # reading the images will say what is wrong

@@ -106,23 +106,29 @@ def predict(
     *,
     bf16: bool = False,
     progress: dict[str, Any] | None = None,
+    left_out: list[str] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C) float32 and labels (N,) of every image of a loader, in order, on the CPU.
 
     Of soft labels (B, C) the most probable class is taken.
 
     progress: arguments for tqdm, or None for no bar.
+    left_out: takes what is said of images that cannot be used; without it they are an error.
+
+    Raises InputError where an image, all images or the network's output cannot be used.
     """
     network.eval()
     logits, labels = [], []
     with tqdm(**(progress or {"disable": True})) as bar:
-        for images, batch_labels, _ in batches_on(loader, device):
+        for images, batch_labels, _ in batches_on(loader, device, left_out):
             with autocast(device, bf16):
                 output = network(images)
             logits.append(output.logits.float().cpu())
             hard = batch_labels if batch_labels.dim() == 1 else batch_labels.argmax(dim=1)
             labels.append(hard.cpu())
             bar.update(len(images))
+    if not logits:
+        raise InputError(f"none of the images to evaluate can be used: {(left_out or ['-'])[0]}")
     found = torch.cat(logits)
     if not found.isfinite().all():
         # The arg max of nan is a class too, so the numbers would look like a bad network's.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,12 +55,20 @@ class SeededImages(Dataset):
         return image, label, index
 
 
+class Partial(NamedTuple):
+    """What is left of a batch in which images cannot be used; `batch` is None if nothing is."""
+
+    batch: Any
+    errors: list[InputError]
+
+
 def collate(items: list[Any]) -> Any:
-    """A batch (images (B, 3, S, S), labels (B,), indices (B,)), or the first InputError in it."""
-    for item in items:
-        if isinstance(item, InputError):
-            return item
-    return default_collate(items)
+    """A batch (images (B, 3, S, S), labels (B,), indices (B,)), or `Partial`."""
+    good = [item for item in items if not isinstance(item, InputError)]
+    if len(good) == len(items):
+        return default_collate(items)
+    errors = [item for item in items if isinstance(item, InputError)]
+    return Partial(default_collate(good) if good else None, errors)
 
 
 class TrainingBatches(Sampler[list[Draw]]):
@@ -147,17 +155,27 @@ def make_loader(
     )
 
 
-def batches_on(loader: DataLoader, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def batches_on(
+    loader: DataLoader, device: torch.device, left_out: list[str] | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(images, labels, indices) of a loader; images and labels on the device.
 
-    Raises the InputError that a worker met, and `Stopped` where a signal asked for it.
+    left_out: takes what is said of images that cannot be used, which are then missing from their
+        batch; without it the first of them ends the loop.
+
+    Raises the InputError of such an image, and `Stopped` where a signal asked for it.
     """
-    for batch in loader:
+    for loaded in loader:
         if (stopped := stop_asked()) is not None:
             raise stopped
-        if isinstance(batch, InputError):
-            raise batch
-        images, labels, indices = batch
+        partial = loaded if isinstance(loaded, Partial) else Partial(loaded, [])
+        if partial.errors and left_out is None:
+            raise partial.errors[0]
+        if partial.errors:
+            left_out += [str(error) for error in partial.errors]
+        if partial.batch is None:
+            continue
+        images, labels, indices = partial.batch
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         yield images, labels.to(device, non_blocking=True), indices
 

@@ -121,6 +121,13 @@ class Recipe:
         help="compile the network with torch.compile: minutes at the start, faster steps",
         affects_result=False,
     )
+    on_bad_image: str = flag(
+        "stop",
+        choices=("stop", "skip"),
+        help="an image that cannot be read ends the run, or is left out and listed after every "
+        "epoch",
+        affects_result=False,
+    )
     resume: bool = flag(
         False, help="go on from last.pth of the run folder, if there is one", affects_result=False
     )

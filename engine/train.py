@@ -34,6 +34,7 @@ from .checkpoint import (
 )
 from .device import autocast, wants_bf16
 from .evaluate import confusion_of, predict
+from .left_out import LeftOut
 from .loading import (
     OrderedBatches,
     SeededImages,
@@ -72,6 +73,7 @@ class Run:
     epoch: int = 0  # epochs done
     saved: int = 0  # and written
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics.csv
+    left_out: LeftOut = field(default_factory=LeftOut)  # images, of the epoch that runs
 
     @property
     def dataset(self) -> Any:
@@ -82,6 +84,11 @@ class Run:
     def evaluated(self) -> Any:
         """The data set that is evaluated after every epoch."""
         return self.evaluation.dataset.dataset
+
+    @property
+    def skips(self) -> bool:
+        """Whether images that cannot be used are left out."""
+        return self.recipe.on_bad_image == "skip"
 
     def best_row(self) -> dict[str, float]:
         """The epoch with the best accuracy on the evaluated split, the first of equals."""
@@ -228,6 +235,7 @@ def train_epoch(current: Run) -> None:
     started = time.perf_counter()
     epoch, epochs = current.epoch + 1, current.recipe.epochs
     lr = current.optimizer.param_groups[0]["lr"]
+    current.left_out = LeftOut()
     means = optimize_epoch(current, epoch, lr)
     images_per_second = len(current.training.dataset) / (time.perf_counter() - started)
     current.scheduler.step()
@@ -236,6 +244,7 @@ def train_epoch(current: Run) -> None:
         current.evaluation,
         current.device,
         progress=progress_bar(len(current.evaluation.dataset), f"evaluation {epoch}/{epochs}"),
+        left_out=current.left_out.evaluation if current.skips else None,
     )
     scores = confusion_of(logits, labels).metrics()
     current.epoch = epoch
@@ -249,6 +258,7 @@ def train_epoch(current: Run) -> None:
         f"{duration(seconds * (epochs - epoch))} left",
         flush=True,
     )
+    current.left_out.report(current.folder, epoch)
 
 
 @dead_workers_told()
@@ -259,8 +269,12 @@ def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
     current.training.batch_sampler.epoch = epoch
     log = LossLog(current, epoch, lr)
     bar = progress_bar(len(current.training.dataset), f"epoch {epoch}/{current.recipe.epochs}")
+    left_out = current.left_out.training if current.skips else None
     with tqdm(**bar) as progress:
-        for images, labels, indices in batches_on(current.training, current.device):
+        for images, labels, indices in batches_on(current.training, current.device, left_out):
+            if left_out and len(images) < 2:  # too few for BatchNorm
+                left_out.append(f"{current.dataset.describe(int(indices))} alone in its batch")
+                continue
             with autocast(current.device, current.bf16):
                 output = current.network(images)
             loss = current.criterion(output, labels)
@@ -322,6 +336,8 @@ class LossLog:
     def means(self) -> dict[str, float]:
         """Means over all images of the epoch: the loss and its terms."""
         self.fetch()
+        if not self.images:
+            raise InputError(f"no batch of epoch {self.epoch} had two images that can be used")
         means = (self.sums / self.images).tolist()
         return dict(zip(self.names, means, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
-from datasets import DATASETS, FER2013, RAFDB, FaceDataset
+from datasets import DATASETS, FER2013, RAFDB, FaceDataset, transforms
 from datasets.base import open_rgb, to_rgb
 
 LABEL_FILE = "EmoLabel/list_patition_label.txt"
@@ -527,6 +528,70 @@ def test_a_huge_image_is_refused_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match=r"face\.png cannot be decoded .*pixels"):
         open_rgb(tmp_path / "face.png")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A grey PNG of any declared size in a few bytes."""
+    head = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [head, data, b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        for chunk in chunks
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("size", [(30_000, 3_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(size, tmp_path, monkeypatch):
+    grey_image(0).save(tmp_path / "good.png")
+    open_rgb(tmp_path / "good.png")  # Pillow decodes an image of its own at its first use
+    (tmp_path / "face.png").write_bytes(png_header(*size))
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"face\.png cannot be decoded .*\d+.* pixels"):
+        open_rgb(tmp_path / "face.png")
+
+
+def test_a_very_wide_image_that_is_no_bomb_is_decoded(tmp_path):
+    wide = np.zeros((2, 30_000), np.uint8)
+    wide[:, 15_000:] = 200
+    Image.fromarray(wide).save(tmp_path / "face.png")
+    found = np.asarray(open_rgb(tmp_path / "face.png"))
+    assert found.shape == (2, 30_000, 3)
+    assert (found == wide[..., None]).all()
+
+
+def test_one_pixel_is_an_image(tmp_path):
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "face.png")
+    assert np.asarray(open_rgb(tmp_path / "face.png")).tolist() == [[[10, 20, 30]]]
+    tensor = transforms.evaluation(32)(open_rgb(tmp_path / "face.png"))
+    assert tensor.shape == (3, 32, 32)
+    for channel, value in enumerate((10, 20, 30)):
+        expected = (value / 255 - transforms.MEAN[channel]) / transforms.STD[channel]
+        np.testing.assert_allclose(tensor[channel], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["face.jpg", "face.txt", "face"])
+def test_the_content_tells_the_format_and_not_the_name(name, tmp_path):
+    row("RGB", [1, 2, 3], [4, 5, 6]).save(tmp_path / name, format="PNG")
+    assert pixels(open_rgb(tmp_path / name)) == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_a_print_file_with_adobes_inverted_colors_is_upright(tmp_path):
+    """CMYK in JPEG is stored inverted; read as it stands it would be a negative."""
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red.save(tmp_path / "face.jpg", quality=100)
+    np.testing.assert_allclose(np.asarray(open_rgb(tmp_path / "face.jpg"))[8, 8], RED, atol=3)
+
+
+def test_no_other_program_is_started_for_an_image(tmp_path, monkeypatch):
+    """Pillow would hand PostScript, whatever the file is called, to Ghostscript."""
+    script = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "face.jpg").write_text(script)
+    with Image.open(tmp_path / "face.jpg") as image:
+        assert image.format == "EPS", "the file does not test what it should"
+    with pytest.raises(InputError, match=r"face\.jpg cannot be decoded"):
+        open_rgb(tmp_path / "face.jpg")
 
 
 @subset_is_fine
