@@ -7,7 +7,9 @@ import time
 
 import torch
 
-from .device import autocast, find_device, wants_bf16
+from common.devices import find_device
+
+from .device import autocast, wants_bf16
 from .recipe import Recipe
 
 

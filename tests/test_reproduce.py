@@ -183,7 +183,7 @@ def test_where_it_ran_does_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (1, "1 min"),
+        (1, "0 min"),
         (119, "2 min"),
         (3600, "1 h 0 min"),
         (9000, "2 h 30 min"),
