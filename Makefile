@@ -34,8 +34,8 @@ demo: $(VENV)/.installed ## the main job on faces that the project draws: 4 minu
 	$(BIN)/python eval.py $(DEMO)/dan/last.pth --report $(DEMO)/dan/report
 	@echo
 	@echo "faces:       $(DEMO)/faces.png"
-	@echo "ResNet-18:   $(DEMO)/resnet18/report/confusion_matrix.png"
-	@echo "DAN:         $(DEMO)/dan/report/confusion_matrix.png"
+	@echo "ResNet-18:   $(DEMO)/resnet18/report/index.html"
+	@echo "DAN:         $(DEMO)/dan/report/index.html"
 
 demo-affectnet: $(VENV)/.installed ## AffectNet's layout and recipe on drawn faces (not yet timed)
 	$(BIN)/python -m datasets.demo affectnet $(DEMO)/affectnet --train 1600 --val 400 --seed 0

@@ -12,6 +12,7 @@ prints the paper's tables with the finished runs beside them.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import Parser, call_main
 from common.errors import InputError
-from common.files import make_folder, write_json
+from common.files import make_folder, write_json, write_text
 from datasets import DATASETS, FaceDataset, transforms
 from results import published_for
 from results.render import FORMATS, remarks
@@ -31,7 +32,7 @@ from results.tables import make_tables
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.evaluate import ConfusionMatrix
+    from engine.evaluate import ConfusionMatrix, Predictions
 
 # How the released files are named, "affecnet" spelled so.
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
@@ -62,13 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_tables(args.runs, args.format)
         return
     # What needs torch is imported after the flags: it takes seconds, which `--help` saves.
+    from engine.evaluate import confusion_of
     from engine.report import metrics_json, metrics_text
 
     trained = read_trained(args.checkpoint)
     dataset = open_dataset(trained, args)
     check_outputs(args)
     left_out: list[str] = []
-    matrix = evaluate(trained, dataset, args, left_out)
+    predictions = evaluate(trained, dataset, args, left_out)
+    matrix = confusion_of(predictions.logits, predictions.labels)
     print(
         f"{args.checkpoint}, epoch {trained.epoch}: {type(trained.network).__name__} on "
         f"{dataset.name} {dataset.split}, {dataset.root}"
@@ -94,7 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "left_out": left_out,
         "published_images": dataset.is_published() and not left_out,
     }
-    write_outputs(args, content, matrix, dataset)
+    if args.json:
+        write_json(args.json, content)
+        print(f"\nwrote {args.json}")
+    if args.report:
+        words = sys.argv[1:] if arguments is None else arguments
+        command = shlex.join(["python", "eval.py", *words])
+        write_report(args, content, (trained.network, dataset, predictions, command), matrix)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -136,7 +145,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--report",
         type=Path,
         metavar="DIR",
-        help="write report.json and confusion_matrix.png there",
+        help="write a page, index.html, with report.json and confusion_matrix.png there",
     )
     add("--batch-size", type=int, default=64, metavar="N", help="images at a time [64]")
     add("--image-size", type=int, metavar="N", help="network input, pixels [as trained]")
@@ -293,8 +302,8 @@ def check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
 
 def evaluate(
     trained: Trained, dataset: FaceDataset, args: argparse.Namespace, left_out: list[str]
-) -> ConfusionMatrix:
-    """The confusion matrix of the whole split; in float32 unless `--amp` says otherwise.
+) -> Predictions:
+    """What the network says of the whole split; in float32 unless `--amp` says otherwise.
 
     With `--on-bad-image skip` what is said of images that cannot be used goes to `left_out`.
     """
@@ -302,7 +311,7 @@ def evaluate(
 
     from common.devices import find_device
     from engine.device import wants_bf16
-    from engine.evaluate import confusion_of, predict
+    from engine.evaluate import Predictions, predict
     from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
     from engine.progress import progress_bar
     from networks import fuse
@@ -316,6 +325,7 @@ def evaluate(
         device=device,
     )
     network = trained.network if args.plain else fuse(trained.network)
+    kept: list[int] = []
     logits, labels = predict(
         network.to(device, memory_format=torch.channels_last),
         loader,
@@ -323,8 +333,9 @@ def evaluate(
         bf16=wants_bf16(args.amp, device),
         progress=progress_bar(len(images), "evaluation"),
         left_out=left_out if args.on_bad_image == "skip" else None,
+        kept=kept,
     )
-    return confusion_of(logits, labels)
+    return Predictions(logits, labels, kept)
 
 
 def compare_with_paper(
@@ -371,24 +382,22 @@ def check_outputs(args: argparse.Namespace) -> None:
         make_folder(args.report)
 
 
-def write_outputs(
-    args: argparse.Namespace,
-    content: dict[str, Any],
-    matrix: ConfusionMatrix,
-    dataset: FaceDataset,
+def write_report(
+    args: argparse.Namespace, content: dict[str, Any], evidence: tuple, matrix: ConfusionMatrix
 ) -> None:
-    """--json and --report."""
-    if args.json:
-        write_json(args.json, content)
-        print(f"\nwrote {args.json}")
-    if args.report:
-        from engine.report import save_confusion_picture
+    """report.json, confusion_matrix.png and index.html; evidence: what `make_report` takes."""
+    from common.devices import find_device
+    from engine.report import save_confusion_picture
+    from results.page import page
+    from results.report import make_report
 
-        write_json(args.report / "report.json", content)
-        picture = args.report / "confusion_matrix.png"
-        title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"
-        save_confusion_picture(picture, matrix, dataset.classes, title)
-        print(f"\nwrote {args.report / 'report.json'} and {picture}")
+    report = make_report(content, *evidence, device=find_device(args.device))
+    write_json(args.report / "report.json", content)
+    picture, whole = args.report / "confusion_matrix.png", args.report / "index.html"
+    title = f"{args.checkpoint.name} on {content['dataset']} {content['split']}"
+    save_confusion_picture(picture, matrix, content["classes"], title)
+    write_text(whole, page(report))
+    print(f"\nwrote {args.report / 'report.json'}, {picture} and {whole}")
 
 
 if __name__ == "__main__":

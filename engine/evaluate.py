@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,14 @@ def _mean(values: list[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+class Predictions(NamedTuple):
+    """What a network says of a split."""
+
+    logits: Tensor  # (N, C)
+    labels: Tensor  # (N,)
+    indices: list[int]  # of these images in the data set, in order; not all where some are bad
+
+
 @dead_workers_told()
 @torch.inference_mode()
 def predict(
@@ -107,12 +115,14 @@ def predict(
     bf16: bool = False,
     progress: dict[str, Any] | None = None,
     left_out: list[str] | None = None,
+    kept: list[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C) float32 and labels (N,) of every image of a loader, in order, on the CPU.
 
     Of soft labels (B, C) the most probable class is taken.
 
     progress: arguments for tqdm, or None for no bar.
+    kept: takes the indices of the images, in order.
     left_out: takes what is said of images that cannot be used; without it they are an error.
 
     Raises InputError where an image, all images or the network's output cannot be used.
@@ -120,12 +130,14 @@ def predict(
     network.eval()
     logits, labels = [], []
     with tqdm(**(progress or {"disable": True})) as bar:
-        for images, batch_labels, _ in batches_on(loader, device, left_out):
+        for images, batch_labels, indices in batches_on(loader, device, left_out):
             with autocast(device, bf16):
                 output = network(images)
             logits.append(output.logits.float().cpu())
             hard = batch_labels if batch_labels.dim() == 1 else batch_labels.argmax(dim=1)
             labels.append(hard.cpu())
+            if kept is not None:
+                kept += indices.tolist()
             bar.update(len(images))
     if not logits:
         raise InputError(f"none of the images to evaluate can be used: {(left_out or ['-'])[0]}")
@@ -137,6 +149,28 @@ def predict(
             "trained, lower --lr"
         )
     return found, torch.cat(labels)
+
+
+@dead_workers_told()
+@torch.inference_mode()
+def pooled_features(
+    network: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    *,
+    progress: dict[str, Any] | None = None,
+) -> Tensor:
+    """The network's feature maps, averaged over their positions: (N, D) float32 on the CPU.
+
+    progress: arguments for tqdm, or None for no bar.
+    """
+    network.eval()
+    pooled = []
+    with tqdm(**(progress or {"disable": True})) as bar:
+        for images, _, _ in batches_on(loader, device):
+            pooled.append(network(images).features.mean(dim=(2, 3)).float().cpu())
+            bar.update(len(images))
+    return torch.cat(pooled)
 
 
 def confusion_of(logits: Tensor, labels: Tensor) -> ConfusionMatrix:

@@ -6,11 +6,14 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.files import write_whole
 
 from .evaluate import ConfusionMatrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def metrics_text(matrix: ConfusionMatrix, classes: Sequence[str]) -> str:
@@ -61,6 +64,13 @@ def save_confusion_picture(
     path: Path, matrix: ConfusionMatrix, classes: Sequence[str], title: str
 ) -> None:
     """Draw the matrix, percent of each true class, as a PNG."""
+    buffer = io.BytesIO()
+    confusion_figure(matrix, classes, title).savefig(buffer, format="png", dpi=150)
+    write_whole(path, lambda stream: stream.write(buffer.getvalue()))
+
+
+def confusion_figure(matrix: ConfusionMatrix, classes: Sequence[str], title: str) -> Figure:
+    """The matrix, percent of each true class, as a matplotlib figure."""
     # Figure instead of pyplot: no window system and no global state are touched.
     from matplotlib.figure import Figure
 
@@ -84,11 +94,10 @@ def save_confusion_picture(
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class")
-    axes.set_title(title, fontsize=10)
+    # A file's name with two dollar signs is no formula.
+    axes.set_title(title, fontsize=10, parse_math=False)
     figure.colorbar(image, ax=axes, label="% of the true class", fraction=0.046)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_whole(path, lambda stream: stream.write(buffer.getvalue()))
+    return figure
 
 
 def _matrix_lines(matrix: ConfusionMatrix, classes: Sequence[str], width: int) -> list[str]:

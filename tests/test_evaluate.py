@@ -631,7 +631,8 @@ def test_the_report_has_the_numbers_and_a_picture_of_them(baseline, data, tmp_pa
     content = evaluate(checkpoint, data, "--report", tmp_path / "a/report")
     report = tmp_path / "a/report"
     assert json.loads((report / "report.json").read_text()) == content
-    assert sorted(path.name for path in report.iterdir()) == ["confusion_matrix.png", "report.json"]
+    files = ["confusion_matrix.png", "index.html", "report.json"]
+    assert sorted(path.name for path in report.iterdir()) == files
     with Image.open(report / "confusion_matrix.png") as image:
         assert image.format == "PNG"
         assert min(image.size) >= 600

@@ -1,0 +1,77 @@
+"""Where the heads of a DAN look: their spatial maps, how far these overlap, Grad-CAM++."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError
+
+from .dan import DAN
+
+
+def spatial_maps(network: DAN, images: Tensor) -> Tensor:
+    """The map that each head multiplies the features with (Eq. 3): (B, k, h, w), not negative.
+
+    images: (B, 3, H, W), normalised. No gradient is needed or kept; the network is left as it
+    is and should be in eval mode.
+    """
+    with torch.no_grad():
+        features = network.features(images)
+        maps = [head.sa.attention_map(features) for head in network.attention_heads()]
+    return torch.cat(maps, dim=1)
+
+
+def map_overlaps(maps: Tensor) -> Tensor:
+    """How far the maps (B, k, h, w) of each pair of heads overlap: (B, k, k), 0 to 1.
+
+    Intersection over union of the maps p and q, each divided by its sum:
+
+        sum over positions of min(p, q) / sum over positions of max(p, q)
+
+    1 for equal maps (up to a factor), 0 for maps without a common position; nan where a map
+    is zero everywhere.
+    """
+    flat = maps.double().flatten(2)
+    shares = flat / flat.sum(dim=2, keepdim=True)
+    one, other = shares.unsqueeze(2), shares.unsqueeze(1)
+    return torch.minimum(one, other).sum(dim=3) / torch.maximum(one, other).sum(dim=3)
+
+
+def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
+    """Grad-CAM++ of each head as in the paper's Figure 1: (B, k, H, W), each map from 0 to 1.
+
+    The target layer of a head is the output of its spatial unit, the score is the largest logit
+    of the fused output. The network is put into eval mode.
+
+    images: (B, 3, H, W), normalised. Raises InputError where the package grad-cam is missing.
+    """
+    try:
+        from pytorch_grad_cam import GradCAMPlusPlus
+    except ImportError as error:
+        raise InputError(
+            f"Grad-CAM++ needs the package grad-cam ({error}); pip install -r "
+            "requirements-figures.txt, or draw the spatial maps, which need no package"
+        ) from error
+    maps = []
+    # One head at a time: given several layers at once, the package averages their maps.
+    for head in network.attention_heads():
+        cam = GradCAMPlusPlus(_LogitsOnly(network), [head.sa])
+        try:
+            with torch.enable_grad():
+                maps.append(torch.from_numpy(cam(images, targets=None)))
+        finally:
+            cam.activations_and_grads.release()
+            network.zero_grad(set_to_none=True)
+    return torch.stack(maps, dim=1)
+
+
+class _LogitsOnly(nn.Module):
+    """A network as grad-cam wants it: images in, logits out."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).logits

@@ -1,0 +1,51 @@
+"""Features of many images -> points in the plane (t-SNE), and how well the classes part."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from common.errors import InputError
+
+PERPLEXITY = 30.0
+
+
+class Embedding(NamedTuple):
+    """t-SNE of features, with the silhouette score of the true classes, -1 to 1."""
+
+    points: np.ndarray  # (N, 2)
+    features_silhouette: float  # in the space of the features
+    points_silhouette: float  # in the plane
+
+
+def embed(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Embedding:
+    """t-SNE of features (N, D) to the plane, from PCA, and silhouette scores of labels (N,).
+
+    The silhouette is the mean over images of (b - a) / max(a, b): a the mean distance to the
+    other images of its class, b to those of the nearest other class (Rousseeuw, 1987).
+
+    Raises InputError where scikit-learn is missing, and for fewer than two classes or images
+    than one class has neighbours.
+    """
+    try:
+        from sklearn.manifold import TSNE
+        from sklearn.metrics import silhouette_score
+    except ImportError as error:
+        raise InputError(
+            f"t-SNE needs the package scikit-learn ({error}); pip install -r "
+            "requirements-figures.txt"
+        ) from error
+    classes = len(np.unique(labels))
+    if not 2 <= classes < len(labels):
+        raise InputError(
+            f"{len(labels)} images of {classes} classes; t-SNE and its score need two classes or "
+            "more, and more images than classes"
+        )
+    perplexity = min(PERPLEXITY, (len(labels) - 1) / 3)
+    points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
+    return Embedding(
+        points,
+        float(silhouette_score(features, labels)),
+        float(silhouette_score(points, labels)),
+    )

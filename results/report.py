@@ -1,0 +1,89 @@
+"""From an evaluation to what the page shows: mistakes, maps, history, versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from torch import nn
+
+from engine.evaluate import Predictions
+from networks import DAN
+
+from .evidence import attention_of, classes_in_turn, worst_mistakes
+from .page import Report
+from .runs import read_metrics
+
+MISTAKES = 12
+LOOKS = 6  # images with their maps
+MEASURED = 64  # images that the heads' overlap is the mean of
+SEED = 0  # which images those are
+
+
+def make_report(
+    numbers: Mapping[str, Any],
+    network: nn.Module,
+    dataset: Any,
+    predictions: Predictions,
+    command: str,
+    *,
+    device: torch.device,
+) -> Report:
+    """Gather the page of an evaluation.
+
+    numbers: report.json's; network: in its trained form, not fused, which has no maps; dataset:
+    the evaluated split with its transform; command: what was typed; device: where the maps are
+    computed.
+
+    Raises InputError where the run's metrics.csv is damaged or an image cannot be read.
+    """
+    checkpoint = Path(numbers["checkpoint"])
+    run = checkpoint.parent
+    attention = None
+    if isinstance(network, DAN):
+        labels = predictions.labels.tolist()
+        chosen = [predictions.indices[i] for i in classes_in_turn(labels, MEASURED, SEED)]
+        attention = attention_of(network, dataset, chosen, device, looks=LOOKS)
+    return Report(
+        numbers=numbers,
+        network=type(network).__name__,
+        history=read_metrics(run / "metrics.csv"),
+        mistakes=worst_mistakes(dataset, predictions, MISTAKES),
+        attention=attention,
+        command=command,
+        facts={
+            "checkpoint": f"{checkpoint}, epoch {numbers['epoch']}",
+            "its SHA-256": _sha256(checkpoint),
+            "trained with": _training_command(run),
+            "data": f"{dataset.root}, {dataset.name} {dataset.split}",
+            "input size": f"{numbers['image_size']} pixels",
+            "device": str(device),
+            "Python": platform.python_version(),
+            "PyTorch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "NumPy": np.__version__,
+            "Pillow": PIL.__version__,
+        },
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _training_command(run: Path) -> str:
+    """What config.json beside the checkpoint says; a page about strange folders is no error."""
+    try:
+        command = json.loads((run / "config.json").read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not known: there is no config.json of a run beside the checkpoint"
+    return str(command)
