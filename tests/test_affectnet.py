@@ -140,6 +140,17 @@ def test_a_box_outside_the_picture_is_refused(box, margin):
         crop_box(picture(0, (40, 40)), box, margin, "x.jpg")
 
 
+def test_a_box_may_begin_outside_the_picture(tmp_path):
+    dataset = AffectNet8(write_csv(tmp_path, {2: {"face_x": -4, "face_y": 0}}), "train")
+    assert dataset.read_image(2).size == (16, 20)
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan"), "wide"])
+def test_a_margin_that_is_none_is_refused(margin, tmp_path):
+    with pytest.raises(InputError, match=r"box_margin is .*; expected a number from 0 up"):
+        AffectNet8(write_csv(tmp_path), "train", box_margin=margin)
+
+
 # ---- the index
 
 
@@ -200,6 +211,31 @@ def test_the_index_may_be_damaged_or_deleted(content, tmp_path, reads):
     assert reads(root) == (everything, labels)
 
 
+def test_many_files_are_read_in_chunks(tmp_path, reads, monkeypatch):
+    monkeypatch.setattr(label_index, "CHUNK", 3)
+    everything, labels = reads(write_annotations(tmp_path))
+    assert len(everything) == 10
+    assert labels == dict(AFFECTNET["train"])
+
+
+class Hostile:
+    """Unpickled by a careless loader it makes a folder."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+def test_a_label_file_runs_no_code(tmp_path):
+    root, trace = write_annotations(tmp_path / "data"), tmp_path / "trace"
+    np.save(label_file(root, 12), np.array([Hostile(trace)], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"12_exp.npy holds no whole number"):
+        AffectNet8(root, "train")
+    assert not trace.exists()
+
+
 def test_an_index_of_another_version_is_not_used(tmp_path, reads, monkeypatch):
     root = write_annotations(tmp_path)
     everything, _ = reads(root)
@@ -235,6 +271,7 @@ def test_labels_are_read_as_text_and_as_numbers(value, tmp_path):
         (np.array("happy"), "holds no whole number"),
         (np.array([1, 2]), "holds no whole number"),
         (np.array(1.5), "holds no whole number"),
+        (np.array("40000"), "holds no whole number"),  # more than the index has room for
         (np.array("8"), "holds the label 8"),
         (np.array("-1"), "holds the label -1"),
         (b"\x93NUMPY", "holds no whole number"),
@@ -270,6 +307,8 @@ def test_an_image_without_its_file_is_named(tmp_path):
             r"row 4 .*outside Manually_Annotated_Images",
         ),
         ({"subDirectory_filePath": "/etc/x.png"}, r"row 4 .*outside Manually_Annotated_Images"),
+        ({"subDirectory_filePath": "C:/x.png"}, r"row 4 .*outside Manually_Annotated_Images"),
+        ({"subDirectory_filePath": "..\\..\\x.png"}, r"row 4 .*outside Manually_Annotated_Images"),
         ({"subDirectory_filePath": "0/none.png"}, r"0/none.png does not exist, but row 4"),
     ],
 )

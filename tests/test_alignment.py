@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
+from datasets import detectors
 from datasets.alignment import (
     MAX_STRETCH,
     TEMPLATE,
@@ -281,9 +282,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(source, monkeypatch):
     target = source.parent / "target"
     early = files(target)
     assert {"Train/Angry/a.png", "Train/Sad/b.png"} < set(early)
-    # The last row may have been cut off in the middle.
+    # The last row may have been cut off, even in the middle of its last number.
     with (target / "faces.csv").open("a") as stream:
-        stream.write("Val/Angry/a.png,aligned,1,0.9")
+        stream.write(",".join(["Val/Angry/a.png", "aligned", "1", "0.9", *["7"] * 14]))
     assert run(source) == 1
     assert calls[3:] == ["Val/Angry/a.png", "Val/Fear/none.png"]
     late = files(target)
@@ -291,6 +292,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(source, monkeypatch):
     calls.clear()
     assert run(source) == 1
     assert calls == []
+    (target / "Train/Sad/b.png").unlink()
+    assert run(source) == 1
+    assert calls == ["Train/Sad/b.png"]
     fresh = source.parent / "fresh"
     assert run(source, "--size", 64) == 1
     monkeypatch.setattr(align_sfew, "process_one", original)
@@ -300,11 +304,17 @@ def test_an_interrupted_run_goes_on_where_it_stopped(source, monkeypatch):
         assert late[name][1] == content
 
 
-def test_other_settings_are_refused_in_the_same_folder(source):
+@pytest.mark.parametrize(
+    ("flags", "words"), [(("--size", 32), "64.*32"), (("--fit", "five"), "eyes.*five")]
+)
+def test_other_settings_are_refused_in_the_same_folder(flags, words, source):
     run(source)
     before = files(source.parent / "target")
-    with pytest.raises(InputError, match=r"was aligned with .*64.*, now asked for .*32"):
-        run(source, "--size", 32)
+    first, second = words.split(".*")
+    with pytest.raises(
+        InputError, match=rf"was aligned with .*{first}.*, now asked for .*{second}"
+    ):
+        run(source, *flags)
     assert files(source.parent / "target") == before
 
 
@@ -371,7 +381,42 @@ def test_two_pictures_for_one_crop_are_refused(source):
         run(source)
 
 
+def test_the_flags_reach_detector_and_choice(source, monkeypatch):
+    asked = []
+
+    def fake(name, **options):
+        asked.append((name, options["min_score"], options["device"]))
+        return lambda image: [face(0, 0, 90, 0.6), face(300, 200, 30, 0.9)]
+
+    monkeypatch.setattr(align_sfew, "make_detector", fake)
+    for choose, left in (("size-score", "0.0000"), ("score", "300.0000")):
+        target = source.parent / choose
+        flags = ["--detector", "mtcnn", "--min-score", "0.3", "--size", "64", "--choose", choose]
+        assert align_sfew.main([str(source), str(target), *flags]) == 0
+        rows = align_sfew.read_rows(target / "faces.csv").values()
+        assert {(row["faces"], row["left"]) for row in rows} == {("2", left)}
+    assert asked == [("mtcnn", 0.3, "cpu")] * 2
+
+
 # ---- the detectors
+
+
+def test_faces_in_large_pictures_are_given_in_their_pixels(monkeypatch):
+    """The detector sees a copy of at most MAX_SIDE; faint faces are left out."""
+    seen = []
+
+    def find(image: Image.Image) -> list[Face]:
+        seen.append(image.size)
+        points = np.array([image.size] * 5, dtype=float)
+        return [Face((0.0, 0.0, *map(float, image.size)), score, points) for score in (0.9, 0.4)]
+
+    monkeypatch.setattr(detectors, "_mtcnn", lambda device: find)
+    for size, small in (((3200, 1000), (1600, 500)), ((300, 200), (300, 200))):
+        (found,) = make_detector("mtcnn")(Image.new("RGB", size))
+        assert seen.pop() == small
+        assert found.box == (0, 0, *size)
+        assert found.landmarks.tolist() == [list(size)] * 5
+    assert len(make_detector("mtcnn", min_score=0.3)(Image.new("RGB", (50, 50)))) == 2
 
 
 def test_an_unknown_detector_and_mtcnn_with_weights_are_refused(tmp_path):

@@ -138,6 +138,30 @@ def test_duplicates_are_equal_pixels_not_equal_files(tmp_path):
     assert found(report) == {"across splits": 1}
 
 
+def test_pictures_of_another_shape_are_no_copies(tmp_path):
+    """Equal bytes do not make equal images."""
+    root = write_class_folders(tmp_path)
+    Image.new("RGB", (10, 40)).save(root / "train/4/a.png")
+    Image.new("RGB", (40, 10)).save(root / "train/4/b.png")
+    assert found(check(AffectNet8, root)) == {}
+
+
+def test_hidden_files_are_not_said_to_be_unlisted(tmp_path):
+    root = write_annotations(tmp_path)
+    (root / "train_set/images/.DS_Store").touch()
+    (root / "train_set/images/mine.txt").touch()
+    assert check(AffectNet8, root).findings["not listed"] == [f"{root}/train_set/images/mine.txt"]
+
+
+def test_a_split_without_images_is_a_problem(tmp_path):
+    root = write_class_folders(tmp_path)
+    for path in (root / "val").rglob("*.jpg"):
+        path.unlink()
+    report = check(AffectNet8, root)
+    assert report.findings["missing"] == ["val holds no images"]
+    assert report.serious == ["missing"]
+
+
 def test_bad_rows_and_boxes_of_the_csv_are_found(tmp_path):
     changes = {
         0: {"expression": 11},

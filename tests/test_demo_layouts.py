@@ -148,9 +148,8 @@ def test_converted_faces_keep_their_meaning(layout, tmp_path):
     assert gray_and_meaning(copy) == gray_and_meaning(original)
     assert copy.read_image(0).size == ((100, 100) if layout == "rafdb" else (48, 48))
     evaluated = type(copy)(copy.root, copy.evaluated_split)
-    assert [convert_faces.meaning(evaluated.classes[label]) for label in evaluated.labels] == [
-        "surprise"
-    ]
+    shown = {convert_faces.meaning(evaluated.classes[label]) for label in evaluated.labels}
+    assert shown == {"surprise", "sadness"}
 
 
 def test_affectnets_layouts_get_the_same_pixels(tmp_path):

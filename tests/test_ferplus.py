@@ -50,6 +50,8 @@ def test_majority_of_many_is_the_majority_of_each():
         # 8 of 10 hold three quarters.
         (votes(happiness=8, neutral=2), {"happiness": 1}),
         (votes(happiness=6, neutral=4), {"happiness": 0.6, "neutral": 0.4}),
+        (votes(happiness=7, neutral=3), {"happiness": 0.7, "neutral": 0.3}),
+        (votes(anger=6, fear=2), {"anger": 1}),  # three quarters, exactly
         # Equals are taken together.
         (votes(anger=4, sadness=3, fear=3), {"anger": 0.4, "sadness": 0.3, "fear": 0.3}),
         (votes(anger=4, sadness=2, fear=2, disgust=2), None),
@@ -82,8 +84,8 @@ TRAIN = [
     votes(anger=4, fear=3, sadness=3),
     votes(neutral=7, unknown=3),
 ]
-TEST = [votes(surprise=9, unknown=1), votes(fear=5, anger=5)]
-USAGES = ["Training"] * len(TRAIN) + ["PublicTest"] * len(TEST)
+TEST = [votes(surprise=9, unknown=1), votes(fear=5, anger=5), votes(sadness=8, fear=2)]
+USAGES = ["Training"] * len(TRAIN) + ["PublicTest", "PublicTest", "PrivateTest"]
 TABLE = np.array(TRAIN + TEST)
 
 
@@ -142,8 +144,9 @@ def test_majority_labels_go_with_their_images(root):
     train, test = FERPlus(root, "train"), FERPlus(root, "test")
     assert rows_of(train) == [0, 1, 4]
     assert [EXPRESSIONS[label] for label in train.labels] == ["happiness", "anger", "neutral"]
-    assert rows_of(test) == [5]
-    assert [EXPRESSIONS[label] for label in test.labels] == ["surprise"]
+    assert rows_of(test) == [5, 7]
+    assert [EXPRESSIONS[label] for label in test.labels] == ["surprise", "sadness"]
+    assert [rows_of(FERPlus(root, part)) for part in ("public", "private")] == [[5], [7]]
     assert all(label == train[i][1] for i, label in enumerate(train.labels))
 
 
@@ -192,7 +195,7 @@ def replace(path, old: str, new: str) -> None:
 def test_rows_that_do_not_go_together_are_refused(tmp_path):
     table = write_rows(tmp_path) / "fer2013new.csv"
     replace(table, "Training", "PublicTest")
-    with pytest.raises(InputError, match=r"does not go with the 7 of .*fer2013.csv row by row"):
+    with pytest.raises(InputError, match=r"does not go with the 8 of .*fer2013.csv row by row"):
         FERPlus(tmp_path, "train")
 
 
@@ -208,6 +211,7 @@ def test_rows_that_do_not_go_together_are_refused(tmp_path):
         ("train/angry/Training_1.png", "train/angry/no.png", r"no.png does not exist, but row 3"),
         ("contempt", "pride", r"expected image, usage, neutral"),
         ("Training,0,10", "Training,x,10", r"row 2 of .* has the votes x 10 0"),
+        ("Training,0,10", "Training,0.5,10", r"row 2 of .* has the votes 0.5 10"),
         ("Training,0,10", "Training,-1,10", r"row 2 of .* has the votes -1 10 0"),
     ],
 )
