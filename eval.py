@@ -216,11 +216,14 @@ def read_trained(path: Path) -> Trained:
         network = network_for(content["model_state_dict"])
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
-    for key, kind in (("settings", dict), ("class_names", list), ("dataset", str)):
+    kinds = {"settings": dict, "class_names": list, "dataset": str, "iter": int}
+    for key, kind in kinds.items():
         if not isinstance(content.get(key, kind()), kind):
             raise InputError(f"checkpoint {path}: its {key} is no {kind.__name__}, so not ours")
     settings = content.get("settings", {})
     classes = content.get("class_names")
+    if not all(isinstance(text, str) for text in [*(classes or []), settings.get("data", "")]):
+        raise InputError(f"checkpoint {path}: its class_names or data are no text, so not ours")
     by_name = next(
         (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -36,6 +37,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         # mkstemp makes files for the owner alone; a result is as readable as any other file.
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
+        _flush_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         # torch reports a full disk from its zip writer as a RuntimeError.
@@ -46,6 +48,16 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
                 f"cannot write {path}: {reason}; what was there before is still whole"
             ) from error
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the new name to the disk too, or a power cut could take it; best effort."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
@@ -76,26 +88,33 @@ def write_json(path: Path, value: Any) -> None:
 def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     """Read a torch file that holds a dict of tensors and basic types, onto the CPU.
 
-    Nothing in the file is executed (`weights_only=True`). `what` names the file's role in
-    messages ("checkpoint", "backbone weights").
+    Nothing in the file is executed (`weights_only=True`), and what it holds is looked at
+    (`common.untrusted`). `what` names the file's role in messages ("checkpoint", "backbone
+    weights").
 
     Raises InputError where the file is missing, truncated, unsafe, or something else.
     """
     import torch
 
+    from .untrusted import SAFE_GLOBALS, check_archive, check_content
+
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist or is no file")
+    check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        # What torch found comes after what it says of its versions.
+        found = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split())
+        reason = found.partition(". ")[0][:200]
         raise InputError(
             f"{what} {path} holds more than tensors and plain values and is not loaded, since "
             f"it could run code ({reason}), or it is no torch file"
         ) from error
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise InputError(f"{what} {path} asks for more memory than there is") from error
     except Exception as error:  # what torch raises on foreign bytes has no common base
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -106,4 +125,5 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise InputError(
             f"{what} {path} holds a {type(content).__name__}; expected a dict of tensors"
         )
+    check_content(content, path)
     return content

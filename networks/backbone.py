@@ -125,9 +125,17 @@ def _fill(trunk: nn.Sequential, weights: dict[str, Tensor], source: str) -> None
     wrong = [
         name
         for name, value in weights.items()
-        if name in expected and value.shape != expected[name].shape
+        if name in expected
+        and (
+            value.shape != expected[name].shape
+            or value.is_floating_point() != expected[name].is_floating_point()
+        )
     ]
-    for names, complaint in ((missing, "missing"), (extra, "unknown"), (wrong, "of another shape")):
+    for names, complaint in (
+        (missing, "missing"),
+        (extra, "unknown"),
+        (wrong, "of another shape or type"),
+    ):
         if names:
             raise InputError(
                 f"{source} is not a ResNet-18: {len(names)} tensors are {complaint}, the first "

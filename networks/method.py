@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .losses import DANLoss
 
+MAX_HEADS = 100  # in a file; more would take minutes to make
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -102,6 +104,7 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
 
     Raises InputError where they fit no network of this project.
     """
+    import torch
     from torch import Tensor
 
     from .dan import DAN, ResNet18
@@ -111,12 +114,20 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
     if len(fc) < 2:
         raise InputError(f"the weights classify {len(fc)} classes; expected 2 or more")
-    found = [re.match(r"cat_head(\d+)\.", str(name)) for name in state_dict]
+    found = [re.match(r"cat_head(\d{1,6})\.", str(name)) for name in state_dict]
     numbers = {int(match[1]) for match in found if match}
+    if len(numbers) > MAX_HEADS:
+        raise InputError(f"the weights have {len(numbers)} heads; expected {MAX_HEADS} at most")
     if numbers != set(range(len(numbers))):
         raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
     num_classes = fc.shape[0]
-    network = DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)
+
+    def build() -> nn.Module:
+        return DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)
+
+    # First without data: names in a small file must not make a network of many gigabytes.
+    with torch.device("meta"):
+        network = build()
     expected = network.state_dict()
     for name, tensor in expected.items():
         given = state_dict.get(name)
@@ -126,11 +137,14 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
             raise InputError(
                 f"the weights have {name} as {tuple(given.shape)}; expected {tuple(tensor.shape)}"
             )
+        if given.is_floating_point() != tensor.is_floating_point():
+            raise InputError(f"the weights have {name} as {given.dtype}; expected {tensor.dtype}")
     extra = [name for name in state_dict if name not in expected]
     if extra:
         raise InputError(
             f"the weights hold {len(extra)} tensors that {type(network).__name__} has not, the "
             f"first is {extra[0]}"
         )
+    network = build()
     network.load_state_dict(dict(state_dict))
     return network

@@ -195,7 +195,7 @@ WRONG = {
     ),
     "wrong shape": (
         lambda weights: weights | {"conv1.weight": torch.zeros(64, 1, 7, 7)},
-        r"of another shape, the first is 0\.weight",
+        r"of another shape or type, the first is 0\.weight",
     ),
     "foreign name in a checkpoint": (
         lambda weights: dan_weights(weights) | {"decoder.weight": torch.zeros(1)},
