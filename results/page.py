@@ -12,7 +12,7 @@ import numpy as np
 
 from .evidence import Attention, Look, Mistake
 from .html import Child, document, element, picture
-from .pictures import overlay
+from .pictures import enlarged, overlay
 from .svg import Line, line_chart
 
 STYLE = Path(__file__).with_name("page.css")
@@ -301,7 +301,7 @@ def _look(look: Look, classes: Sequence[str]) -> Element:
     faces = [picture(look.image, alt=f"{look.source}: {classes[look.label]}", side=PICTURE_SIDE)]
     faces += [
         picture(
-            overlay(_enlarged(look), heat),
+            overlay(enlarged(look.image, PICTURE_SIDE), heat),
             alt=f"head {number} over {look.source}: strongest {where_strongest(heat)}",
             side=PICTURE_SIDE,
         )
@@ -314,12 +314,6 @@ def _look(look: Look, classes: Sequence[str]) -> Element:
     ]
     caption = element("figcaption", f"{classes[look.label]}, {look.source}")
     return element("li", element("figure", element("div", *cells), caption))
-
-
-def _enlarged(look: Look):
-    """The image at the size it is shown in, so that a map over a tiny image stays smooth."""
-    scale = PICTURE_SIDE / max(look.image.size)
-    return look.image.resize([max(1, round(side * scale)) for side in look.image.size])
 
 
 def where_strongest(heat: np.ndarray) -> str:

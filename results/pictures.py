@@ -29,6 +29,7 @@ COLORS = (
 )
 MAP_COLORS = "turbo"
 MAP_OPACITY = 0.5
+SHEET_SIDE = 240  # pixels of an image in a sheet at 150 dpi
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -57,6 +58,12 @@ def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * mixed).round().astype(np.uint8))
 
 
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """An image with its longer side at least `side` pixels: maps over tiny images stay smooth."""
+    scale = max(1.0, side / max(image.size))
+    return image.resize([max(1, round(scale * length)) for length in image.size])
+
+
 def map_sheet(
     images: Sequence[Image.Image], maps: np.ndarray, captions: Sequence[str], title: str
 ) -> Figure:
@@ -68,7 +75,8 @@ def map_sheet(
     figure = Figure(figsize=(1.6 * (heads + 1) + 0.2, 1.85 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, heads + 1, squeeze=False)
     for row, image in enumerate(images):
-        cells = [image, *(overlay(image, heat) for heat in maps[row])]
+        large = enlarged(image, SHEET_SIDE)
+        cells = [large, *(overlay(large, heat) for heat in maps[row])]
         for column, (axes, picture) in enumerate(zip(grid[row], cells, strict=True)):
             axes.imshow(picture)
             axes.set_axis_off()
@@ -76,7 +84,7 @@ def map_sheet(
                 axes.set_title(f"head {column}", fontsize=9)
         # Under the row, from its left edge, since class names are wider than a picture.
         grid[row][0].text(
-            0, -0.03, captions[row], transform=grid[row][0].transAxes, fontsize=8, va="top"
+            0, -0.03, plain(captions[row]), transform=grid[row][0].transAxes, fontsize=8, va="top"
         )
     figure.suptitle(plain(title), fontsize=10)
     return figure
@@ -106,36 +114,31 @@ def embedding_figure(
     return figure
 
 
-def heads_figure(series: Mapping[str, Mapping[int, Sequence[float]]], title: str) -> Figure:
+def heads_figure(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]) -> Figure:
     """Accuracy against the number of heads (Figure 5), mean and standard deviation over seeds.
 
-    series: name -> heads -> one accuracy (fraction) per seed.
+    panels: title -> series, for instance "last epoch" -> heads -> one accuracy (a fraction) per
+    seed.
     """
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for place, (name, values) in enumerate(series.items()):
-        heads = sorted(values)
-        means = [100 * mean(values[k]) for k in heads]
-        spread = [100 * stdev(values[k]) if len(values[k]) > 1 else math.nan for k in heads]
-        # Side by side, so that the bars of two series can be told apart.
-        shift = 0.06 * (place - (len(series) - 1) / 2)
-        axes.errorbar(
-            [k + shift for k in heads],
-            means,
-            spread,
-            marker="os^D"[place % 4],
-            capsize=4,
-            color=COLORS[place % len(COLORS)],
-            label=plain(name),
-        )
-    every = sorted({k for values in series.values() for k in values})
-    first = next(iter(series.values()))
-    axes.set_xticks(every, [f"{k}\n{_seeds(first.get(k, ()))}" for k in every])
-    axes.set_xlabel("number of heads")
-    axes.set_ylabel("accuracy, %")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=9)
-    axes.set_title(plain(title), fontsize=10)
+    figure = Figure(figsize=(6, 4.2 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False)
+    for axes, (title, series) in zip(grid.flat, panels.items(), strict=True):
+        for place, (name, values) in enumerate(series.items()):
+            heads = sorted(values)
+            means = [100 * mean(values[k]) for k in heads]
+            spread = [100 * stdev(values[k]) if len(values[k]) > 1 else math.nan for k in heads]
+            # Side by side, so that the bars of two series can be told apart.
+            shift = 0.06 * (place - (len(series) - 1) / 2)
+            style = {"marker": "os^D"[place % 4], "color": COLORS[place % len(COLORS)]}
+            places = [k + shift for k in heads]
+            axes.errorbar(places, means, spread, capsize=4, label=plain(name), **style)
+        first = next(iter(series.values()))
+        axes.set_xticks(sorted(first), [f"{k}\n{_seeds(first[k])}" for k in sorted(first)])
+        axes.set_xlabel("number of heads")
+        axes.set_ylabel("accuracy, %")
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize=9)
+        axes.set_title(plain(title), fontsize=10)
     return figure
 
 

@@ -1,0 +1,263 @@
+"""The paper's figures, and pictures of runs, as PNG and PDF.
+
+    python -m tools.figures fig1 runs/rafdb-seed0/best.pth
+    python -m tools.figures fig1 runs/rafdb-seed0/best.pth photo1.jpg folder/ --map spatial
+    python -m tools.figures fig3 runs/without/last.pth runs/with/last.pth
+    python -m tools.figures fig5 --runs runs
+    python -m tools.figures confusion runs/rafdb-seed0/best.pth
+    python -m tools.figures curves runs/rafdb-seed0 runs/rafdb-seed1
+
+Each writes build/figures/<name>.png and .pdf, or --output STEM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.cli import Parser, call_main
+from common.errors import InputError
+from datasets import DATASETS, FaceDataset, transforms
+from datasets.base import open_rgb
+from eval import Trained, evaluate, open_dataset, read_trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEFAULT_FOLDER = Path("build/figures")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw as the command line says; raises InputError."""
+    args = parse_arguments(arguments)
+    draw = {"fig1": fig1, "fig3": fig3, "fig5": fig5, "confusion": confusion, "curves": curves}
+    figure = draw[args.figure](args)
+    # What needs torch or matplotlib is imported after the flags, as in every command.
+    from results.pictures import save_figure
+
+    for path in save_figure(figure, args.output or DEFAULT_FOLDER / args.figure):
+        print(f"wrote {path}")
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    commands = parser.add_subparsers(dest="figure", required=True, metavar="FIGURE")
+    one = commands.add_parser("fig1", help="where each head looks: Grad-CAM++ over images")
+    one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of a DAN")
+    one.add_argument(
+        "images",
+        type=Path,
+        nargs="*",
+        metavar="IMAGE",
+        help="images or folders [--count images of the evaluated split, of all classes in turn]",
+    )
+    one.add_argument(
+        "--map",
+        choices=("gradcam", "spatial"),
+        default="gradcam",
+        help="Grad-CAM++ (needs requirements-figures.txt), or the map that the head multiplies "
+        "the features with [gradcam]",
+    )
+    _data_flags(one, count=6)
+    three = commands.add_parser("fig3", help="t-SNE of the features of two networks")
+    for name, words in (("without", "without the affinity loss"), ("with_loss", "with it")):
+        three.add_argument(
+            name, type=Path, metavar=name.split("_")[0].upper(), help=f"checkpoint {words}"
+        )
+    _data_flags(three, count=1000)
+    five = commands.add_parser("fig5", help="accuracy against the number of heads")
+    five.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder with run folders, or a csv of runs [runs]",
+    )
+    matrix = commands.add_parser("confusion", help="the confusion matrix")
+    matrix.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT")
+    matrix.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="what eval.py --json wrote, instead of a checkpoint",
+    )
+    _data_flags(matrix)
+    runs = commands.add_parser("curves", help="loss and accuracy by epoch")
+    runs.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    for command in (one, three, five, matrix, runs):
+        command.add_argument(
+            "--output",
+            type=Path,
+            metavar="STEM",
+            help=f"where to write, without .png and .pdf [{DEFAULT_FOLDER}/<figure>]",
+        )
+    args = parser.parse_args(arguments)
+    if getattr(args, "count", 1) < 1:
+        raise InputError(f"--count is {args.count}; expected at least 1")
+    if getattr(args, "image_size", None) is not None and not 32 <= args.image_size <= 4096:
+        raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
+    return args
+
+
+def _data_flags(parser: Parser, count: int | None = None) -> None:
+    """The flags that choose images, as eval.py has them."""
+    add = parser.add_argument
+    add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
+    add("--data", type=Path, metavar="DIR", help="data folder [where it was trained]")
+    add("--split", metavar="S", help="split [the one the published numbers are on]")
+    add("--layout", metavar="NAME", help="layout of the data folder [as trained, else recognised]")
+    add("--image-size", type=int, metavar="N", help="network input, pixels [as trained]")
+    add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps [auto]")
+    if count is not None:
+        add("--count", type=int, default=count, metavar="N", help=f"images [{count}]")
+        add("--seed", type=int, default=0, metavar="N", help="which images [0]")
+
+
+def fig1(args: argparse.Namespace) -> Figure:
+    """Figure 1: each head's map beside the image."""
+    from common.devices import find_device
+    from networks.attention import grad_cam_maps, spatial_maps
+    from results.figures import image_files, in_batches
+    from results.pictures import map_sheet
+
+    trained = read_trained(args.checkpoint)
+    if not hasattr(trained.network, "attention_heads"):
+        raise InputError(f"{args.checkpoint} is a ResNet-18, which has no heads; fig1 needs a DAN")
+    if args.images:
+        files = image_files(args.images, args.count)
+        images, labels = [open_rgb(file) for file in files], [file.name for file in files]
+    else:
+        images, labels = _chosen_faces(trained, args)
+    transform = transforms.evaluation(args.image_size or trained.image_size)
+    device = find_device(args.device)
+    network = trained.network.to(device).eval()
+    take = grad_cam_maps if args.map == "gradcam" else spatial_maps
+    logits, maps = in_batches(network, [transform(image) for image in images], device, take)
+    classes = _class_names(trained, args)
+    captions = [
+        f"{label}, taken for {classes[int(row.argmax())]} {100 * row.softmax(0).max():.0f} %"
+        for label, row in zip(labels, logits, strict=True)
+    ]
+    kind = "Grad-CAM++" if args.map == "gradcam" else "spatial maps"
+    return map_sheet(images, maps.numpy(), captions, f"{kind} of {args.checkpoint}")
+
+
+def _chosen_faces(trained: Trained, args: argparse.Namespace) -> tuple[list, list[str]]:
+    """Images of the evaluated split, of all classes in turn, and their true classes."""
+    from results.evidence import classes_in_turn
+
+    dataset = open_dataset(trained, args)
+    chosen = classes_in_turn(dataset.labels, args.count, args.seed)
+    names = [f"labelled {dataset.classes[dataset.labels[i]]}" for i in chosen]
+    return [dataset.read_image(i) for i in chosen], names
+
+
+def _class_names(trained: Trained, args: argparse.Namespace) -> Sequence[str]:
+    kind = DATASETS.get(args.dataset or trained.dataset)
+    names = trained.classes or (kind.classes if kind else ())
+    count = trained.network.num_classes
+    return names if len(names) == count else [f"class {i}" for i in range(count)]
+
+
+def fig3(args: argparse.Namespace) -> Figure:
+    """Figure 3: the features of two networks on the same images, by true class."""
+    from results.embedding import embed
+    from results.pictures import embedding_figure
+
+    panels, shown = [], None
+    for path in (args.without, args.with_loss):
+        trained = read_trained(path)
+        dataset = open_dataset(trained, args)
+        features, labels = _features(trained, dataset, args)
+        if shown is not None and (shown[0].name != dataset.name or (shown[1] != labels).any()):
+            raise InputError(
+                f"{args.without} and {path} were trained on different data; give --dataset and "
+                "--data, or two checkpoints of one data set"
+            )
+        shown = (dataset, labels)
+        found = embed(features, labels, seed=args.seed)
+        loss = trained.settings.get("fcn_loss", "not known")
+        print(
+            f"{path} (FCN loss: {loss}), {len(labels):,} images of {dataset.name} "
+            f"{dataset.split}: silhouette {found.features_silhouette:.4f} of the features, "
+            f"{found.points_silhouette:.4f} in the plane"
+        )
+        title = f"FCN loss: {loss}\nsilhouette {found.features_silhouette:.3f} of the features"
+        panels.append((title, found.points))
+    dataset, labels = shown
+    title = f"t-SNE of the FCN's features, {len(labels):,} images of {dataset.name} {dataset.split}"
+    return embedding_figure(panels, labels, dataset.classes, title)
+
+
+def _features(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -> tuple:
+    """Pooled FCN features (N, 512) and labels (N,) of a sample with the classes in proportion."""
+    import numpy as np
+
+    from common.devices import find_device
+    from engine.evaluate import pooled_features
+    from engine.loading import OrderedBatches, SeededImages, make_loader, stratified_order
+    from engine.progress import progress_bar
+
+    chosen = sorted(stratified_order(dataset.labels, args.seed)[: args.count])
+    images = SeededImages(dataset, chosen)
+    device = find_device(args.device)
+    loader = make_loader(images, OrderedBatches(len(images), 64), workers=0, device=device)
+    bar = progress_bar(len(images), "features")
+    features = pooled_features(trained.network.to(device), loader, device, progress=bar)
+    return features.numpy(), np.array([dataset.labels[i] for i in chosen])
+
+
+def fig5(args: argparse.Namespace) -> Figure:
+    """Figure 5: accuracy against the number of heads."""
+    from results.figures import heads_lines, heads_panels
+    from results.pictures import heads_figure
+    from results.runs import read_runs
+
+    finished, _ = read_runs(args.runs)
+    panels = heads_panels(finished)
+    print("\n".join(heads_lines(panels)))
+    return heads_figure(panels)
+
+
+def confusion(args: argparse.Namespace) -> Figure:
+    """The confusion matrix of a checkpoint, or of the numbers of an earlier evaluation."""
+    from engine.evaluate import confusion_of
+    from engine.report import confusion_figure
+    from results.figures import confusion_from_json
+
+    if (args.checkpoint is None) == (args.json is None):
+        raise InputError("give either a CHECKPOINT or --json FILE")
+    if args.json:
+        try:
+            content = json.loads(args.json.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"--json {args.json} cannot be read: {error}") from error
+        return confusion_figure(*confusion_from_json(content, args.json))
+    trained = read_trained(args.checkpoint)
+    dataset = open_dataset(trained, args)
+    extra = {"batch_size": 64, "workers": -1, "amp": "off", "plain": False, "on_bad_image": "stop"}
+    found = evaluate(trained, dataset, argparse.Namespace(**vars(args), **extra), [])
+    matrix = confusion_of(found.logits, found.labels)
+    title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"
+    return confusion_figure(matrix, dataset.classes, title)
+
+
+def curves(args: argparse.Namespace) -> Figure:
+    """Training curves of one run or more."""
+    from results.pictures import curves_figure
+    from results.runs import read_metrics
+
+    histories = {}
+    for run in args.runs:
+        if not (run / "metrics.csv").is_file():
+            raise InputError(f"{run / 'metrics.csv'} does not exist; expected the folder of a run")
+        histories[str(run)] = read_metrics(run / "metrics.csv")
+    return curves_figure(histories)
+
+
+if __name__ == "__main__":
+    call_main(main)
