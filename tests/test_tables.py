@@ -223,6 +223,16 @@ def test_rows_are_compared_only_within_one_protocol(tmp_path):
     assert row["last_accuracy"] == pytest.approx(70)
 
 
+def test_the_command_for_an_empty_cell_keeps_the_protocol_of_its_table(tmp_path):
+    write_run(tmp_path / "a", "fer2013", [0.9], lr=0.5)
+    write_run(tmp_path / "b", "fer2013", [0.7], lr=0.5, partition="none")
+    (row,) = rows_of(tmp_path, table="table2", dataset="fer2013", last_accuracy=None)
+    shared, own = row["command"].split(" --partition ")
+    assert shared.startswith("python train_fer2013.py ")
+    assert "--lr 0.5" in shared
+    assert own.startswith("released --seed 0 --output ")
+
+
 def test_two_protocols_on_the_papers_images_are_two_tables(tmp_path):
     write_run(tmp_path / "a", "rafdb", [0.9] * 40)
     write_run(tmp_path / "b", "rafdb", [0.8] * 40, image_size=112)
