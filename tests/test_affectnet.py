@@ -301,6 +301,7 @@ def test_an_image_without_its_file_is_named(tmp_path):
         ({"expression": 11}, r"row 4 of .*training.csv has the expression 11; expected 0 to 7"),
         ({"expression": "joy"}, r"row 4 of .* has the expression nan"),
         ({"face_width": 0}, r"row 4 of .* has the face box 10 5 0 20"),
+        ({"face_x": "1e300"}, r"row 4 of .* has the face box 1e\+300 5 20 20"),
         ({"face_x": "left"}, r"row 4 of .* has the face box nan 5 20 20"),
         (
             {"subDirectory_filePath": "../../etc/x.png"},
