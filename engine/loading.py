@@ -25,6 +25,7 @@ from common.signals import stop_asked
 from .samplers import shuffle
 
 Draw = tuple[int, int]  # (index of the image, seed of its augmentation)
+Share = Callable[[int], range]  # of n things, the positions of those that are this process's
 
 
 class SeededImages(Dataset):
@@ -76,10 +77,11 @@ class TrainingBatches(Sampler[list[Draw]]):
 
     order: draws `num_images` positions with a seeded generator; by default each once, shuffled.
 
-    A last batch of a single image would have no variance for BatchNorm, so that image joins the
-    batch before it.
+    share: the positions of a batch of n images that this process takes, of several processes.
+    A last batch with fewer than `least` images, 2 per process, would leave BatchNorm without a
+    variance, so those images join the batch before it.
 
-    Raises InputError for fewer than two images.
+    Raises InputError for fewer images.
     """
 
     def __init__(
@@ -88,18 +90,26 @@ class TrainingBatches(Sampler[list[Draw]]):
         batch_size: int,
         seed: int,
         order: Callable[[torch.Generator], Sequence[int]] | None = None,
+        *,
+        share: Share = range,
+        least: int = 2,
     ):
-        if num_images < 2:
+        processes = f" in each of {least // 2} processes" if least > 2 else ""
+        if num_images < least:
             raise InputError(
-                f"the training split holds {num_images} image; BatchNorm needs at least 2"
+                f"the training split holds {num_images} image{'s' if num_images > 1 else ''}; "
+                f"BatchNorm needs at least 2{processes}"
             )
-        if batch_size < 2:
-            raise InputError(f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train")
+        if batch_size < least:
+            raise InputError(
+                f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train{processes}"
+            )
         self.num_images = num_images
         self.seed = seed
         self.order = order or partial(shuffle, range(num_images))
         self.epoch = 1
-        self.sizes = batch_sizes(num_images, batch_size)
+        self.share = share
+        self.sizes = batch_sizes(num_images, batch_size, least)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -111,34 +121,34 @@ class TrainingBatches(Sampler[list[Draw]]):
         draws = list(zip(order, seeds.tolist(), strict=True))
         start = 0
         for size in self.sizes:
-            yield draws[start : start + size]
+            yield [draws[start + position] for position in self.share(size)]
             start += size
 
 
-def batch_sizes(num_images: int, batch_size: int) -> list[int]:
-    """Sizes of the batches of an epoch; none is 1 where there are two images or more."""
+def batch_sizes(num_images: int, batch_size: int, least: int = 2) -> list[int]:
+    """Sizes of the batches of an epoch; none is below `least` where there are as many images."""
     whole, rest = divmod(num_images, batch_size)
     sizes = [batch_size] * whole
-    if rest == 1 and sizes:
-        sizes[-1] += 1
+    if rest < least and sizes:
+        sizes[-1] += rest
     elif rest:
         sizes.append(rest)
     return sizes
 
 
 class OrderedBatches(Sampler[list[Draw]]):
-    """Every image once, in order."""
+    """Every image once, in order; of several processes each takes its `share` of them."""
 
-    def __init__(self, num_images: int, batch_size: int):
-        self.num_images = num_images
+    def __init__(self, num_images: int, batch_size: int, *, share: Share = range):
+        self.positions = share(num_images)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return math.ceil(self.num_images / self.batch_size)
+        return math.ceil(len(self.positions) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for start in range(0, self.num_images, self.batch_size):
-            yield [(i, 0) for i in range(start, min(start + self.batch_size, self.num_images))]
+        for start in range(0, len(self.positions), self.batch_size):
+            yield [(i, 0) for i in self.positions[start : start + self.batch_size]]
 
 
 def make_loader(
@@ -209,14 +219,17 @@ def dead_workers_told() -> Iterator[None]:
         ) from error
 
 
-def worker_count(requested: int) -> int:
-    """The number of loading processes that `--workers` asks for; -1: one a core, at most 8."""
+def worker_count(requested: int, processes: int = 1) -> int:
+    """The number of loading processes that `--workers` asks for; -1: one a core, at most 8.
+
+    processes: how many training processes share the cores.
+    """
     if requested >= 0:
         return requested
-    return min(
-        8,
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     )
+    return min(8, max(1, cores // processes))
 
 
 def stratified_order(labels: Sequence[int], seed: int) -> list[int]:

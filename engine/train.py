@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,8 @@ from .checkpoint import (
     save_checkpoint,
     seed_everything,
 )
-from .device import autocast, wants_bf16
+from .device import wants_bf16
+from .distributed import Step, World, world_of
 from .evaluate import confusion_of, predict
 from .left_out import LeftOut
 from .loading import (
@@ -70,6 +72,8 @@ class Run:
     criterion: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler
+    parallel: nn.Module  # network and criterion as torch's engine runs them
+    world: World = field(default_factory=World)
     epoch: int = 0  # epochs done
     saved: int = 0  # and written
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics.csv
@@ -89,6 +93,10 @@ class Run:
     def skips(self) -> bool:
         """Whether images that cannot be used are left out."""
         return self.recipe.on_bad_image == "skip"
+
+    def bar(self, total: int, description: str) -> dict[str, Any]:
+        """Arguments of tqdm; the first process alone draws."""
+        return progress_bar(total, description) if self.world.first else {"disable": True}
 
     def best_row(self) -> dict[str, float]:
         """The epoch with the best accuracy on the evaluated split, the first of equals."""
@@ -132,20 +140,20 @@ def train(recipe: Recipe) -> None:
     folder = recipe.run_folder()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file; expected a folder")
-    with run_lock(folder):
-        _train(recipe, folder, claim(folder, recipe))
+    with world_of(recipe.device) as world, run_lock(folder) if world.first else nullcontext():
+        _train(recipe, folder, world.same(lambda: claim(folder, recipe)), world)
 
 
-def _train(recipe: Recipe, folder: Path, checkpoint: dict[str, Any] | None) -> None:
+def _train(recipe: Recipe, folder: Path, checkpoint: dict[str, Any] | None, world: World) -> None:
     """`train` in a folder that is held, from a checkpoint or from the start."""
     if checkpoint is not None and checkpoint["iter"] >= recipe.epochs:
         print(f"{folder} is finished: {recipe.epochs} epochs; nothing to resume")
         return
-    current = prepare(recipe)
-    if checkpoint is None:
-        write_json(folder / "config.json", _config(current))
-    else:
+    current = prepare(recipe, world)
+    if checkpoint is not None:
         current.restore(checkpoint)
+    elif world.first:
+        write_json(folder / "config.json", _config(current))
     _announce(current)
     try:
         while current.epoch < recipe.epochs:
@@ -164,13 +172,20 @@ def _train(recipe: Recipe, folder: Path, checkpoint: dict[str, Any] | None) -> N
     )
 
 
-def prepare(recipe: Recipe) -> Run:
+def prepare(recipe: Recipe, world: World | None = None) -> Run:
     """Data, network, loss, optimiser and scheduler of a recipe, seeded, before the first step."""
-    device = find_device(recipe.device)
-    training, evaluation = make_loaders(recipe, device)
+    world = world or World()
+    if world.size > 1 and recipe.on_bad_image == "skip":
+        raise InputError(
+            f"--on-bad-image skip with {world.size} processes is not offered: one of them could be "
+            "left without images; find the bad ones with tools.check_data"
+        )
+    device = find_device(world.device_name(recipe.device))
+    training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
     network = recipe.method.network(num_classes).to(device, memory_format=torch.channels_last)
+    network = world.synchronized(network, device)
     criterion = recipe.method.criterion(num_classes).to(device)
     # The order of the release: the network's parameters, last the centres.
     parameters = [*network.parameters(), *criterion.parameters()]
@@ -179,22 +194,28 @@ def prepare(recipe: Recipe) -> Run:
         warnings.warn(line, stacklevel=2)
     if recipe.compile:
         network.compile()
+    bf16 = wants_bf16(recipe.amp, device)
     return Run(
         recipe=recipe,
         folder=recipe.run_folder(),
         device=device,
-        bf16=wants_bf16(recipe.amp, device),
+        bf16=bf16,
         training=training,
         evaluation=evaluation,
         network=network,
         criterion=criterion,
         optimizer=optimizer,
         scheduler=recipe.make_scheduler(optimizer),
+        parallel=world.together(Step(network, criterion, bf16), device),
+        world=world,
     )
 
 
-def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, DataLoader]:
+def make_loaders(
+    recipe: Recipe, device: torch.device, world: World | None = None
+) -> tuple[DataLoader, DataLoader]:
     """Loaders of what is trained on and of what is evaluated after every epoch."""
+    world = world or World()
     root, size = recipe.data_root(), recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
     split = "train" if recipe.holdout else recipe.dataset.evaluated_split
@@ -209,9 +230,9 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
     chosen = order[held_out:][: recipe.limit or None]
     images = SeededImages(train_set, sorted(chosen))
     tests = SeededImages(test_set, sorted(order[:held_out]) if held_out else None)
-    workers = worker_count(recipe.workers)
+    workers = worker_count(recipe.workers, world.local_size)
     if recipe.cache == "auto":
-        print(keep_in_memory([images, tests]), flush=True)
+        print(keep_in_memory([images, tests], processes=world.local_size), flush=True)
     return (
         make_loader(
             images,
@@ -220,12 +241,17 @@ def make_loaders(recipe: Recipe, device: torch.device) -> tuple[DataLoader, Data
                 recipe.batch_size,
                 recipe.seed,
                 partial(recipe.sampling, images.labels),
+                share=world.share,
+                least=world.least,
             ),
             workers=workers,
             device=device,
         ),
         make_loader(
-            tests, OrderedBatches(len(tests), recipe.batch_size), workers=workers, device=device
+            tests,
+            OrderedBatches(len(tests), recipe.batch_size, share=world.share),
+            workers=workers,
+            device=device,
         ),
     )
 
@@ -243,13 +269,14 @@ def train_epoch(current: Run) -> None:
         current.network,
         current.evaluation,
         current.device,
-        progress=progress_bar(len(current.evaluation.dataset), f"evaluation {epoch}/{epochs}"),
+        progress=current.bar(len(current.evaluation.dataset), f"evaluation {epoch}/{epochs}"),
         left_out=current.left_out.evaluation if current.skips else None,
     )
-    scores = confusion_of(logits, labels).metrics()
+    scores = confusion_of(current.world.joined(logits), current.world.joined(labels)).metrics()
     current.epoch = epoch
     current.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
-    _write(current)
+    if current.world.first:
+        _write(current)
     seconds = time.perf_counter() - started
     terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
     print(
@@ -266,24 +293,26 @@ def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
     """Take the steps of one epoch; returns the mean of the loss and of its terms."""
     current.network.train()
     current.criterion.train()
-    current.training.batch_sampler.epoch = epoch
+    batches, world = current.training.batch_sampler, current.world
+    batches.epoch = epoch
     log = LossLog(current, epoch, lr)
-    bar = progress_bar(len(current.training.dataset), f"epoch {epoch}/{current.recipe.epochs}")
+    bar = current.bar(len(current.training.dataset), f"epoch {epoch}/{current.recipe.epochs}")
     left_out = current.left_out.training if current.skips else None
+    sizes = iter(batches.sizes)
     with tqdm(**bar) as progress:
         for images, labels, indices in batches_on(current.training, current.device, left_out):
             if left_out and len(images) < 2:  # too few for BatchNorm
                 left_out.append(f"{current.dataset.describe(int(indices))} alone in its batch")
                 continue
-            with autocast(current.device, current.bf16):
-                output = current.network(images)
-            loss = current.criterion(output, labels)
-            log.add(loss.total, loss.terms, indices)
+            # torch averages over the processes, so each counts by its share of the batch.
+            size = next(sizes) if world.size > 1 else len(images)
+            total, loss, terms = current.parallel(images, labels, world.size * len(images) / size)
+            log.add(loss, terms, indices)
             current.optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
+            total.backward()
             current.optimizer.step()
             progress.set_postfix(log.shown(), refresh=False)
-            progress.update(len(images))
+            progress.update(size)
     return log.means()
 
 
@@ -334,12 +363,12 @@ class LossLog:
         return {**texts, "lr": f"{self.lr:.3g}"}
 
     def means(self) -> dict[str, float]:
-        """Means over all images of the epoch: the loss and its terms."""
+        """Means over all images of the epoch, of all processes: the loss and its terms."""
         self.fetch()
         if not self.images:
             raise InputError(f"no batch of epoch {self.epoch} had two images that can be used")
-        means = (self.sums / self.images).tolist()
-        return dict(zip(self.names, means, strict=True))
+        *sums, images = self.current.world.summed([*self.sums.tolist(), self.images])
+        return {name: value / images for name, value in zip(self.names, sums, strict=True)}
 
     def _stop(self, row: Tensor, indices: Tensor) -> None:
         terms = ", ".join(
@@ -382,6 +411,7 @@ def _config(current: Run) -> dict[str, Any]:
         "layout": current.dataset.layout,
         "parameters": sum(p.numel() for p in current.network.parameters()),
         "bf16": current.bf16,
+        "processes": current.world.size,
         "device": _device_name(current.device),
         "versions": {
             "python": platform.python_version(),
@@ -406,7 +436,9 @@ def _announce(current: Run) -> None:
         f"{recipe.name}: {len(current.training.dataset):,} training and "
         f"{len(current.evaluation.dataset):,} {split} images{layout} at {recipe.image_size} px, "
         f"{type(current.network).__name__} on {_device_name(current.device)}"
-        f"{' in bfloat16' if current.bf16 else ''}, seed {recipe.seed} -> {current.folder}"
+        f"{' in bfloat16' if current.bf16 else ''}"
+        f"{f' in {current.world.size} processes' if current.world.size > 1 else ''}"
+        f", seed {recipe.seed} -> {current.folder}"
         f"{f', from epoch {current.epoch + 1}' if current.epoch else ''}",
         flush=True,
     )

@@ -1004,7 +1004,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_all_about_it(data, tmp
     current.folder.mkdir()
     train_epoch(current)
     before = snapshot(current.folder)
-    current.criterion = Poisoned(current.criterion, at_step=2)
+    current.parallel.criterion = Poisoned(current.criterion, at_step=2)
     current.training.batch_sampler.epoch = 2
     second_batch = list(current.training.batch_sampler)[1]
     with pytest.raises(InputError) as error:
@@ -1045,7 +1045,7 @@ def test_a_loss_is_watched_however_rarely_it_is_fetched(data, tmp_path, every, m
 
     monkeypatch.setattr(engine_train.LossLog, "__init__", rarely)
     current = prepare(small_recipe(data, tmp_path))
-    current.criterion = Poisoned(current.criterion, at_step=2)
+    current.parallel.criterion = Poisoned(current.criterion, at_step=2)
     with pytest.raises(InputError, match="epoch 1, step 2"):
         engine_train.optimize_epoch(current, 1, 0.001)
 
