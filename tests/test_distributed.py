@@ -44,7 +44,7 @@ def torchrun(*arguments: object, restarts: int = 0, **environment: str):
         env={**script_environment(), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # three imports of torch; a busy machine takes minutes for them
         check=False,
     )
 
