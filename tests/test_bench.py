@@ -1,0 +1,64 @@
+"""tools.bench: what it counts is right, and the ratios come from pairs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tools import bench
+
+
+@pytest.fixture
+def setting() -> bench.Setting:
+    return bench.Setting(torch.device("cpu"), 32, (2,), pairs=5, seconds=60, bf16=False)
+
+
+def test_sides_run_in_turn_after_a_first_call_each(setting):
+    calls = []
+    pairs = bench.in_turn(setting, (lambda: calls.append("a"), lambda: calls.append("b")))
+    assert "".join(calls) == "ab" * 6
+    assert len(pairs) == 5
+
+
+def test_the_ratio_is_the_median_over_the_pairs(setting, monkeypatch):
+    pairs = [(4.0, 2.0), (9.0, 3.0), (100.0, 1.0)]
+    monkeypatch.setattr(bench, "in_turn", lambda *_: pairs)
+    row = bench.row_of(setting, "what", ("slow", None), ("fast", None))
+    assert (row.ratio, row.slow_ms, row.fast_ms, row.pairs) == (3.0, 9000.0, 2000.0, 3)
+    assert "=  3.00" in bench.line(row)
+
+
+def test_a_line_ends_when_its_time_is_up(setting):
+    short = bench.replace(setting, pairs=1000, seconds=0.0)
+    assert len(bench.in_turn(short, (lambda: None, lambda: None))) == 3
+
+
+def test_parameters_and_operations_are_those_of_the_paper(setting):
+    at_224 = bench.replace(setting, image_size=224)
+    costs = bench.sizes(at_224)
+    assert costs["DAN"]["parameters"] == 19_723_733
+    assert costs["DAN"]["flops"] / 2e9 == pytest.approx(2.23, abs=0.01)
+    # A 3x3 kernel in the place of three, and no scaled maps.
+    assert costs["DAN, fused"]["flops"] < costs["DAN"]["flops"]
+
+
+def test_peak_memory_is_that_of_the_tensors():
+    def run():
+        one = torch.ones(10**6)
+        del one
+        return torch.ones(10**5) + 1
+
+    assert bench.peak(run, torch.device("cpu")) == pytest.approx(4e6, rel=0.01)
+
+
+def test_quick_writes_every_part_of_the_table(tmp_path, capsys):
+    bench.main(["--quick", "--json", str(tmp_path / "bench.json")])
+    content = json.loads((tmp_path / "bench.json").read_text())
+    shown = capsys.readouterr().out
+    whats = {row["what"] for row in content["rows"]}
+    assert {"inference, batch 2", "train step, batch 2", "loading 8 images"} <= whats
+    assert all(row["ratio"] > 0 for row in content["rows"])
+    assert content["peak_megabytes"]
+    assert all(bench.line(bench.Row(**row)) in shown for row in content["rows"])

@@ -1,0 +1,424 @@
+"""How fast this is on this machine, as ratios of things measured in turn within one run.
+
+    python -m tools.bench
+    python -m tools.bench --device cuda --json bench.json
+
+"Plain" is the network as the paper draws it: float32, contiguous, every layer on its own, an
+optimiser that goes through the parameters one by one. "Ours" is what the scripts run:
+channels_last, fused optimiser, for inference the fused network; in float32 and, where the
+hardware multiplies it, in bfloat16. Both sides run in turn (A B A B ...), and every ratio is the
+median over the pairs, so other work on the machine hits both alike. About four minutes on two
+cores; --quick shows only that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.cli import Parser, call_main
+from common.errors import InputError
+from common.files import write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+CLASSES = 7
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: two things measured in turn."""
+
+    what: str
+    slow: str
+    fast: str
+    slow_ms: float
+    fast_ms: float
+    ratio: float  # median over the pairs of slow / fast
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What everything is measured under."""
+
+    device: torch.device
+    image_size: int
+    batch_sizes: tuple[int, ...]
+    pairs: int
+    seconds: float  # at most so long for a line, once it has three pairs
+    bf16: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the table; raises InputError for flags that do not fit the machine."""
+    args = parse_arguments(arguments)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler talks to itself
+    setting = make_setting(args)
+    print(heading(setting), flush=True)
+    rows: list[Row] = []
+    for measure in (inference_rows, training_rows, loading_rows):
+        for row in measure(setting):
+            print(line(row), flush=True)
+            rows.append(row)
+    costs, peaks = sizes(setting), memory(setting)
+    print("\n" + "\n".join([*costs_lines(costs), *peaks_lines(peaks)]))
+    if args.json:
+        content = {"setting": heading(setting), "rows": [asdict(row) for row in rows]}
+        write_json(args.json, {**content, "costs": costs, "peak_megabytes": peaks})
+        print(f"\nwrote {args.json}")
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 [cpu]")
+    add("--image-size", type=int, default=224, metavar="N", help="pixels [224]")
+    add("--batch-sizes", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="[1 8 32]")
+    add("--pairs", type=int, default=15, metavar="N", help="at most so many of each [15]")
+    add("--seconds", type=float, default=9.0, metavar="X", help="at most so long a line [9]")
+    add("--quick", action="store_true", help="32 pixels, one pair: only to see that it runs")
+    add("--json", type=Path, metavar="FILE", help="write everything there")
+    args = parser.parse_args(arguments)
+    if not 32 <= args.image_size <= 4096:
+        raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
+    if min(args.batch_sizes) < 1 or args.pairs < 1:
+        raise InputError("--batch-sizes and --pairs: expected numbers from 1 up")
+    return args
+
+
+def make_setting(args: argparse.Namespace) -> Setting:
+    """The flags as a setting."""
+    from common.devices import find_device
+    from engine.device import wants_bf16
+
+    device = find_device(args.device)
+    size, batches, pairs = args.image_size, tuple(args.batch_sizes), args.pairs
+    if args.quick:
+        size, batches, pairs = 32, (2,), 1
+    return Setting(device, size, batches, pairs, args.seconds, wants_bf16("auto", device))
+
+
+# --------------------------------------------------------------------------------------------
+# Measuring
+
+
+def stopwatch(device: torch.device) -> Callable[[Callable[[], Any]], float]:
+    """A function that runs another and returns its seconds; by device events on a GPU."""
+    import torch
+
+    def on_cpu(run: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    def on_gpu(run: Callable[[], Any]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+
+    return on_gpu if device.type == "cuda" else on_cpu
+
+
+def in_turn(
+    setting: Setting, runs: tuple[Callable[[], Any], Callable[[], Any]]
+) -> list[tuple[float, float]]:
+    """Seconds of the first and of the second, measured one after the other, pair by pair."""
+    clock = stopwatch(setting.device)
+    for run in runs:  # memory is laid out and kernels are chosen at the first call
+        run()
+    pairs, started = [], time.perf_counter()
+    while len(pairs) < setting.pairs:
+        pairs.append((clock(runs[0]), clock(runs[1])))
+        if len(pairs) >= 3 and time.perf_counter() - started > setting.seconds:
+            break
+    return pairs
+
+
+def row_of(
+    setting: Setting, what: str, slow: tuple[str, Callable], fast: tuple[str, Callable]
+) -> Row:
+    """Two named things measured in turn."""
+    pairs = in_turn(setting, (slow[1], fast[1]))
+    return Row(
+        what=what,
+        slow=slow[0],
+        fast=fast[0],
+        slow_ms=1000 * statistics.median(a for a, _ in pairs),
+        fast_ms=1000 * statistics.median(b for _, b in pairs),
+        ratio=statistics.median(a / b for a, b in pairs),
+        pairs=len(pairs),
+    )
+
+
+def types(setting: Setting) -> list[tuple[str, bool]]:
+    """The number formats to measure: (name, whether it is bfloat16)."""
+    return [("float32", False), *([("bfloat16", True)] if setting.bf16 else [])]
+
+
+# --------------------------------------------------------------------------------------------
+# Networks
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    """DAN and the bare ResNet-18, the same weights every time."""
+    import torch
+
+    from networks import DAN, ResNet18
+
+    torch.manual_seed(0)
+    return DAN(CLASSES), ResNet18(CLASSES)
+
+
+def forward(
+    network: nn.Module, setting: Setting, batch: int, *, plain: bool, bf16: bool
+) -> Callable[[], None]:
+    """A call that classifies a batch, plainly or as eval.py does."""
+    import torch
+
+    from engine.device import autocast
+    from networks import fuse
+
+    layout = torch.contiguous_format if plain else torch.channels_last
+    network = (network.eval() if plain else fuse(network)).to(setting.device, memory_format=layout)
+    shape = (batch, 3, setting.image_size, setting.image_size)
+    images = torch.randn(shape, device=setting.device).to(memory_format=layout)
+
+    def run() -> None:
+        with torch.inference_mode(), autocast(setting.device, bf16):
+            network(images)
+
+    return run
+
+
+def step(
+    network: nn.Module, setting: Setting, batch: int, *, plain: bool, bf16: bool
+) -> Callable[[], None]:
+    """A call that takes a training step, plainly or as the train scripts do."""
+    import torch
+
+    from engine.distributed import Step
+    from engine.optim import SGD, make_optimizer
+    from networks import DAN, DANLoss
+
+    layout = torch.contiguous_format if plain else torch.channels_last
+    baseline = {} if isinstance(network, DAN) else {"fcn_loss": "none", "partition": "none"}
+    whole = Step(network, DANLoss(CLASSES, **baseline), bf16).to(setting.device)
+    whole.network.to(memory_format=layout).train()
+    options = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 1e-4}
+    if plain:
+        optimizer = torch.optim.SGD(whole.parameters(), foreach=False, fused=False, **options)
+    else:
+        lr = options.pop("lr")
+        optimizer = make_optimizer(partial(SGD, **options), [*whole.parameters()], lr=lr)
+    shape = (batch, 3, setting.image_size, setting.image_size)
+    images = torch.randn(shape, device=setting.device).to(memory_format=layout)
+    labels = torch.arange(batch, device=setting.device) % CLASSES
+
+    def run() -> None:
+        total, _, _ = whole(images, labels)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+
+    return run
+
+
+def inference_rows(setting: Setting) -> Iterator[Row]:
+    """Our network against the plain one, and DAN against the ResNet-18 under our settings."""
+    for batch in setting.batch_sizes:
+        dan, resnet = networks()
+        plain = ("plain float32", forward(dan, setting, batch, plain=True, bf16=False))
+        for name, bf16 in types(setting):
+            ours = forward(dan, setting, batch, plain=False, bf16=bf16)
+            yield row_of(setting, f"inference, batch {batch}", plain, (f"ours {name}", ours))
+            bare = forward(resnet, setting, batch, plain=False, bf16=bf16)
+            sides = ((f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
+            yield row_of(setting, f"inference, batch {batch}", *sides)
+
+
+def training_rows(setting: Setting) -> Iterator[Row]:
+    """The same for a training step; a batch of one has no statistics and is left out."""
+    for batch in (size for size in setting.batch_sizes if size > 1):
+        plain = step(networks()[0], setting, batch, plain=True, bf16=False)
+        for name, bf16 in types(setting):
+            ours = step(networks()[0], setting, batch, plain=False, bf16=bf16)
+            sides = (("plain float32", plain), (f"ours {name}", ours))
+            yield row_of(setting, f"train step, batch {batch}", *sides)
+            bare = step(networks()[1], setting, batch, plain=False, bf16=bf16)
+            sides = ((f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
+            yield row_of(setting, f"train step, batch {batch}", *sides)
+
+
+# --------------------------------------------------------------------------------------------
+# Loading
+
+
+def loading_rows(setting: Setting) -> Iterator[Row]:
+    """RAF-DB's augmentation: the released transforms on files against ours on files and memory."""
+    import torch
+
+    from datasets import RAFDB, transforms
+    from datasets.demo import write_rafdb
+    from engine.loading import SeededImages
+
+    with tempfile.TemporaryDirectory() as folder:
+        root, count = Path(folder) / "raf-basic", 8 * min(setting.pairs, 12)
+        write_rafdb(root, train=count, test=CLASSES, seed=0)
+
+        def faces(transform: Any, *, keep: bool) -> Callable[[], None]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # so few images are not the published ones
+                dataset = RAFDB(root, "train", transform)
+            if keep:
+                dataset.keep_in_memory(range(len(dataset)))
+            images = SeededImages(dataset)
+
+            def run() -> None:
+                for position in range(len(images)):
+                    images[(position, position)]
+
+            return run
+
+        released = ("released, files", faces(released_transform(setting.image_size), keep=False))
+        ours = transforms.rafdb_train(setting.image_size)
+        what = f"loading {count} images"
+        clock = replace(setting, device=torch.device("cpu"))
+        yield row_of(clock, what, released, ("ours, files", faces(ours, keep=False)))
+        yield row_of(clock, what, released, ("ours, memory", faces(ours, keep=True)))
+
+
+def released_transform(size: int) -> Callable:
+    """The release's augmentation for RAF-DB, as it writes it."""
+    from torchvision import transforms as v1
+
+    from datasets.transforms import MEAN, STD
+
+    shifted = [v1.RandomRotation(20), v1.RandomCrop(size, padding=round(size * 32 / 224))]
+    return v1.Compose(
+        [
+            v1.Resize((size, size)),
+            v1.RandomHorizontalFlip(),
+            v1.RandomApply(shifted, p=0.2),
+            v1.ToTensor(),
+            v1.Normalize(MEAN, STD),
+            v1.RandomErasing(scale=(0.02, 0.25)),
+        ]
+    )
+
+
+# --------------------------------------------------------------------------------------------
+# Sizes
+
+
+def sizes(setting: Setting) -> dict[str, dict[str, float]]:
+    """Parameters and floating-point operations of a forward pass on one image."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from networks import fuse
+
+    dan, resnet = (network.eval() for network in networks())
+    found = {}
+    for name, network in (("DAN", dan), ("DAN, fused", fuse(dan)), ("ResNet-18", resnet)):
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            network(torch.randn(1, 3, setting.image_size, setting.image_size))
+        parameters = sum(p.numel() for p in network.parameters())
+        found[name] = {"parameters": parameters, "flops": counter.get_total_flops()}
+    return found
+
+
+def memory(setting: Setting) -> dict[str, float]:
+    """Peak memory of a training step beyond weights and batch, megabytes, by side."""
+    batch = max(setting.batch_sizes)
+    found = {}
+    for name, plain, bf16 in (("plain float32", True, False), ("ours", False, setting.bf16)):
+        run = step(networks()[0], setting, max(2, batch), plain=plain, bf16=bf16)
+        run()
+        found[f"{name}, train step, batch {max(2, batch)}"] = peak(run, setting.device) / 1e6
+    return found
+
+
+def peak(run: Callable[[], Any], device: torch.device) -> float:
+    """The most bytes of tensors that were alive at once in a call, beyond those before it."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        run()
+    alive = most = 0
+    events = [
+        event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        most = max(most, alive)
+    return most
+
+
+# --------------------------------------------------------------------------------------------
+# Text
+
+
+def heading(setting: Setting) -> str:
+    """What was measured on what."""
+    import torch
+
+    name = (
+        torch.cuda.get_device_name(setting.device)
+        if setting.device.type == "cuda"
+        else f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return (
+        f"{setting.device.type} ({name}), torch {torch.__version__}, {setting.image_size} px, "
+        f"median of up to {setting.pairs} pairs"
+    )
+
+
+def line(row: Row) -> str:
+    """A row as text."""
+    return (
+        f"{row.what:<22} {row.slow + ' / ' + row.fast:<42} {row.slow_ms:9.1f} / "
+        f"{row.fast_ms:8.1f} ms = {row.ratio:5.2f}"
+    )
+
+
+def costs_lines(costs: dict[str, dict[str, float]]) -> list[str]:
+    """Parameters and operations as text."""
+    return [
+        f"{name:<12} {cost['parameters']:>12,} parameters  {cost['flops'] / 2e9:6.3f} billion "
+        "multiply-adds an image"
+        for name, cost in costs.items()
+    ]
+
+
+def peaks_lines(peaks: dict[str, float]) -> list[str]:
+    """Peak memory as text."""
+    return [f"peak memory, {name}: {megabytes:,.0f} MB" for name, megabytes in peaks.items()]
+
+
+if __name__ == "__main__":
+    call_main(main)
