@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,15 @@ from engine.loading import OrderedBatches, SeededImages, make_loader
 from engine.report import metrics_json, metrics_text
 from engine.train import train
 from networks import DAN, AffinityLoss, ResNet18, fuse
-from tests.script_help import CLASSES, SIZE, load, small_recipe, write_fer2013_csv, write_rafdb
+from tests.script_help import (
+    CLASSES,
+    SIZE,
+    TinyNetwork,
+    load,
+    small_recipe,
+    write_fer2013_csv,
+    write_rafdb,
+)
 from train_rafdb import RECIPE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
@@ -645,3 +654,38 @@ def test_the_report_has_the_numbers_and_a_picture_of_them(baseline, data, tmp_pa
     assert (tmp_path / "b/confusion_matrix.png").read_bytes() != (
         report / "confusion_matrix.png"
     ).read_bytes()
+
+
+class CountedImages:
+    """Images that are made when they are asked for, and counted while they are alive."""
+
+    def __init__(self, count: int):
+        self.labels = [index % CLASSES for index in range(count)]
+        self.alive = self.most = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = torch.full((3, SIZE, SIZE), float(index))
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(image, self._gone)
+        return image, self.labels[index]
+
+    def _gone(self) -> None:
+        self.alive -= 1
+
+
+def test_evaluation_streams():
+    """No more than a few batches are in memory, however many images there are."""
+    network = TinyNetwork(CLASSES)
+    most = []
+    for count in (40, 400):
+        images = CountedImages(count)
+        loader = make_loader(SeededImages(images), OrderedBatches(count, 8), workers=0, device=CPU)
+        logits, labels = predict(network, loader, CPU)
+        assert (len(logits), labels.tolist()) == (count, images.labels)
+        most.append(images.most)
+        assert images.alive == 0
+    assert most[0] == most[1] <= 16
