@@ -20,7 +20,7 @@ TRUNK_RUN := --data $(DEMO)/raf-basic --arch resnet18 --pretrained none --optimi
 SIBLING_RUN := --pretrained $(DEMO)/trunk/last.pth --image-size 48 --lr 0.0005 \
 	--scheduler cosine --amp auto --seed 0 --resume
 
-.PHONY: help demo demo-trunk demo-affectnet demo-sfew test lint clean install
+.PHONY: help demo demo-trunk demo-affectnet demo-sfew fuzz kill-resume test lint clean install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ demo-sfew: demo-trunk ## SFEW's frames, their alignment and its recipe on drawn 
 
 test: lint ## lint, then every test: a few minutes on 2 cores
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.installed-dev ## 14,000 inputs by chance into all that reads files or flags
+	$(BIN)/python -m tests.fuzz --examples 2000
+
+kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit
+	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25
 
 lint: $(VENV)/.installed-dev ## ruff: errors, imports, formatting
 	$(BIN)/ruff check .

@@ -40,8 +40,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         _flush_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        # torch reports a full disk from its zip writer as a RuntimeError.
-        full_disk = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+        # torch's zip writer (inline_container.cc) hides what the disk said in a RuntimeError.
+        writer = any(word in str(error) for word in ("PytorchStreamWriter", "inline_container"))
+        full_disk = isinstance(error, RuntimeError) and writer
         if isinstance(error, OSError) or full_disk:
             reason = getattr(error, "strerror", None) or "the disk is full or gone"
             raise InputError(

@@ -172,6 +172,7 @@ class AffectNet8(FaceDataset):
             else:
                 samples.append((path, int(labels[i])))
                 kept.append(i)
+        self.listed = True
         self.boxes = boxes[kept].astype(np.int64)
         self.set_samples(samples)
 

@@ -125,6 +125,9 @@ class FaceDataset:
     #: Keyword arguments of the constructor that decide what an image looks like or where it is;
     #: an evaluation takes them over from the run that trained.
     option_names: ClassVar[tuple[str, ...]] = ()
+    #: Whether a list or csv names the images, which then must lie in the image folders.
+    listed: bool = False
+    _folders: tuple[str, ...] | None = None
     #: The layout that was found, where a data set comes in several; for logs.
     layout: str = ""
     #: Keeps decoded images in memory where it is set.
@@ -175,7 +178,22 @@ class FaceDataset:
 
     def read_image(self, index: int) -> Image.Image:
         """Image `index` as RGB, before the transform."""
-        return open_rgb(self.samples[index][0])
+        path = self.samples[index][0]
+        if self.listed:
+            self._check_inside(path)
+        return open_rgb(path)
+
+    def _check_inside(self, path: Path) -> None:
+        """Raises InputError where a link leads from an image folder to somewhere else."""
+        if self._folders is None:
+            # The folders themselves may be links: to another disk, set by whoever owns them.
+            self._folders = tuple(os.path.realpath(folder) for folder in self.image_folders())
+        real = os.path.realpath(path)
+        if not any(real.startswith(folder + os.sep) for folder in self._folders):
+            raise InputError(
+                f"image {path} is a link to {real}, outside the data folder; put the file itself "
+                "there"
+            )
 
     def describe(self, index: int) -> str:
         """Where image `index` comes from, for messages and reports."""

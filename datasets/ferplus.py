@@ -114,7 +114,7 @@ class FERPlus(FER2013):
             self.layout = "csv"
             self._load_rows(table, self.root / ROWS_FILE)
         elif (self.root / IMAGES_FILE).is_file():
-            self.layout = "class folders"
+            self.layout, self.listed = "class folders", True
             self._load_images(self.root / IMAGES_FILE)
         else:
             raise InputError(

@@ -21,6 +21,7 @@ class RAFDB(FaceDataset):
     name = "rafdb"
     classes = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
     default_root = Path("datasets/raf-basic")
+    listed = True
     published_size = (100, 100)
     published_counts = {
         "train": ((1290, 281, 717, 4772, 1982, 705, 2524),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -27,3 +28,14 @@ def cpu_multiplies_bf16() -> bool:
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
     """The context in which the network runs forward."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def use_deterministic_algorithms() -> None:
+    """Let torch take only algorithms that give the same bits every time, or raise.
+
+    To be called before the first work on a GPU: its library of matrix products looks at the
+    environment once.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)

@@ -121,6 +121,12 @@ class Recipe:
         help="compile the network with torch.compile: minutes at the start, faster steps",
         affects_result=False,
     )
+    deterministic: bool = flag(
+        False,
+        help="on a GPU, only algorithms that give the same bits every time, or an error (slower); "
+        "a CPU does so anyway",
+        affects_result=False,
+    )
     on_bad_image: str = flag(
         "stop",
         choices=("stop", "skip"),

@@ -33,7 +33,7 @@ from .checkpoint import (
     save_checkpoint,
     seed_everything,
 )
-from .device import wants_bf16
+from .device import use_deterministic_algorithms, wants_bf16
 from .distributed import Step, World, world_of
 from .evaluate import confusion_of, predict
 from .left_out import LeftOut
@@ -181,6 +181,8 @@ def prepare(recipe: Recipe, world: World | None = None) -> Run:
             "left without images; find the bad ones with tools.check_data"
         )
     device = find_device(world.device_name(recipe.device))
+    if recipe.deterministic:
+        use_deterministic_algorithms()
     training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)

@@ -110,23 +110,26 @@ def kill_often(
 ) -> Outcome:
     """Start the run again and again until it was killed so often, then let it end.
 
-    seconds: how long an epoch takes, start included; a run lives for up to two of them.
+    seconds: how long an epoch takes. How long a run may live follows what it gets done, so that
+    kills come from the start of a run to some epochs into it.
     """
-    outcome = Outcome()
+    outcome, life = Outcome(), 2 * seconds
     while outcome.kills < kills:
         in_writing = rng.random() < 0.5
         ended = run_until_killed(
-            run, after=rng.uniform(0, 2 * seconds), writing=folder if in_writing else None
+            run, after=rng.uniform(0, life), writing=folder if in_writing else None
         )
         if ended == 0:  # it was finished before: all kills have to be in one run
             shutil.rmtree(folder)
-            outcome, seconds = Outcome(), seconds / 2
+            outcome, life = Outcome(), life / 2
             continue
         if ended != -signal.SIGKILL:
             raise InputError(f"a resume of {folder} failed with status {ended}")
+        before = outcome.epochs_at_kills[-1] if outcome.kills else 0
         outcome.kills += 1
         outcome.in_writing += bool(parts(folder))
         outcome.epochs_at_kills.append(epochs_done(folder))
+        life *= 1.5 if outcome.epochs_at_kills[-1] == before else 0.8
         print(f"kill {outcome.kills} after epoch {outcome.epochs_at_kills[-1]}", flush=True)
     if run_until_killed(run, after=None) != 0:
         raise InputError(f"the last resume of {folder} failed")
