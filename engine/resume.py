@@ -101,8 +101,9 @@ def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
             found.append(f"{flag} was not noted, is now {value}")
             continue
         before = theirs.get(name, plain(default))
-        # 1 and True are equal, and so are 1 and 1.0.
-        if before != value or isinstance(before, bool) != isinstance(value, bool):
+        # A tensor cannot be asked; 1 and True are equal, and so are 1 and 1.0.
+        known = isinstance(before, str | int | float | None)
+        if not known or before != value or isinstance(before, bool) != isinstance(value, bool):
             found.append(f"{flag} was {before}, is now {value}")
     found += [
         f"--{str(name).replace('_', '-')} was {value}, and is no flag of this version"

@@ -193,8 +193,10 @@ def checkpoints(root: Path) -> Target:
             place[key] = value
         torch.save(content, root / "last.pth")
         loaded = load_tensors(root / "last.pth", "checkpoint")
+        if not isinstance(loaded.get("settings"), dict):
+            raise InputError("no checkpoint of ours")
         try:
-            differences({"settings": {}, **loaded}, run.recipe)
+            differences(loaded, run.recipe)
             _check(loaded)
         except (ValueError, TypeError, KeyError) as error:  # as `claim` does
             raise InputError(str(error)) from error

@@ -149,6 +149,16 @@ def test_a_flag_that_this_version_has_not_is_refused(data, tmp_path):
         resume(data, tmp_path / "run")
 
 
+def test_a_setting_that_is_a_tensor_is_another_setting(data, tmp_path):
+    """Found by tests/fuzz.py: a tensor does not compare to True or False."""
+    cut(data, tmp_path / "run", epochs=1)
+    content = load(tmp_path / "run/last.pth")
+    content["settings"]["heads"] = torch.zeros(2)
+    torch.save(content, tmp_path / "run/last.pth")
+    with pytest.raises(InputError, match="--heads was tensor"):
+        resume(data, tmp_path / "run")
+
+
 def set_at(*keys):
     """A change of the value at a path into a checkpoint."""
 
