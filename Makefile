@@ -66,7 +66,7 @@ demo-sfew: demo-trunk ## SFEW's frames, their alignment and its recipe on drawn 
 	@echo "confusion matrix: $(DEMO)/sfew-dan/report/confusion_matrix.png"
 
 test: lint ## lint, then every test: a few minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 fuzz: $(VENV)/.installed-dev ## 14,000 inputs by chance into all that reads files or flags
 	$(BIN)/python -m tests.fuzz --examples 2000

@@ -179,7 +179,7 @@ class FaceDataset:
     def read_image(self, index: int) -> Image.Image:
         """Image `index` as RGB, before the transform."""
         path = self.samples[index][0]
-        if self.listed:
+        if self.listed and path.exists():  # what is not there is told by open_rgb
             self._check_inside(path)
         return open_rgb(path)
 

@@ -171,6 +171,8 @@ def test_ctrl_c_ends_with_a_line_and_a_run_that_can_go_on(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # Shells start what runs in the background with Ctrl-C ignored, these tests perhaps too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         while b"epoch 2/" not in (line := process.stdout.readline()):

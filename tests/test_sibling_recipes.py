@@ -212,7 +212,7 @@ def test_train_fer2013_on_ferplus_and_eval(votes, tmp_path):
         (row,) = csv.DictReader(stream)
     assert float(row["cls"]) > 0
     result = evaluated(tmp_path / "run/last.pth")
-    assert (result["dataset"], result["split"], result["images"]) == ("ferplus", "test", 1)
+    assert (result["dataset"], result["split"], result["images"]) == ("ferplus", "test", 2)
 
 
 def test_dan_trains_on_soft_votes_with_all_losses(tmp_path):
