@@ -162,6 +162,9 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
         collate_fn=collate,
+        # Starting workers draws a number, and a resumed run starts them once more. Drawn from the
+        # program's generator, it would leave that in another state than an undisturbed run.
+        generator=torch.Generator().manual_seed(0),
     )
 
 

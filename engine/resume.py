@@ -149,13 +149,17 @@ def _check(content: dict[str, Any]) -> None:
     if epochs < 1 or len(rows) != epochs:
         raise ValueError(f"it is from epoch {epochs}, but has the metrics of {len(rows)}")
     for number, row in enumerate(rows, start=1):
-        names = list(row) if isinstance(row, dict) else []
-        if names != list(rows[0]) or not all(str(name).isidentifier() for name in names):
+        names = list(row) if isinstance(row, dict) else None
+        if names is None or names != list(rows[0]) or not all(map(_is_name, names)):
             raise ValueError(f"its metrics of epoch {number} are not like those of the first")
         if not all(type(value) in (int, float) for value in row.values()):
             raise TypeError(f"its metrics of epoch {number} are not numbers alone")
         if row["epoch"] != number or not math.isfinite(row["accuracy"]):
             raise ValueError(f"its metrics of epoch {number} are of epoch {row['epoch']}")
+
+
+def _is_name(value: Any) -> bool:
+    return str(value).isidentifier()
 
 
 def _restore_optimizer(optimizer: Optimizer, recipe: Recipe, state: dict[str, Any]) -> None:

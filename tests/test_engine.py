@@ -528,6 +528,15 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, done, optimi
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_states_do_not_tell_how_often_workers_were_started(data, tmp_path, workers):
+    flags = ["--epochs", 3, "--workers", workers]
+    run_tiny(data, tmp_path / "whole", *flags)
+    interrupted_and_resumed(small_recipe(data, tmp_path / "cut", *flags), 1)
+    states = [load(tmp_path / name / "last.pth")["random_states"] for name in ("cut", "whole")]
+    assert differences(*states) == []
+
+
 def test_dan_resumes_bit_for_bit_with_other_workers(data, tmp_path):
     def recipe(folder):
         flags = ("--heads", 2, "--epochs", 2, "--optimizer", "sgd", "--pretrained", "none")

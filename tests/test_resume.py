@@ -177,6 +177,8 @@ DAMAGE = {
     "iter as a truth": (set_at("iter"), True),
     "another iter": (set_at("iter"), 2),
     "no metrics": (set_at("metrics"), {}),
+    "metrics of no kind": (set_at("metrics"), [[]]),
+    "metrics without names": (set_at("metrics"), [{}]),
     "a metric as text": (set_at("metrics", 0, "lr"), "\x1b[2J"),
     "a nan accuracy": (set_at("metrics", 0, "accuracy"), NAN),
     "another epoch": (set_at("metrics", 0, "epoch"), 7),
