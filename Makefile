@@ -27,7 +27,7 @@ help: ## this list
 
 install: $(VENV)/.installed ## the environment for training and evaluation, in .venv
 
-demo: $(VENV)/.installed ## the main job on faces that the project draws: 4 minutes on 2 cores
+demo: $(VENV)/.installed ## the main job on faces that the project draws: under 4 minutes on 2 cores
 	$(BIN)/python -m datasets.demo rafdb $(DEMO)/raf-basic $(DEMO_FACES)
 	$(BIN)/python -m datasets.demo sheet $(DEMO)/faces.png --seed 0
 	$(BIN)/python train_rafdb.py $(DEMO_RUN) --arch resnet18 --pretrained none \
@@ -45,7 +45,7 @@ demo-trunk: $(VENV)/.installed
 	$(BIN)/python -m datasets.demo rafdb $(DEMO)/raf-basic $(DEMO_FACES)
 	$(BIN)/python train_rafdb.py $(TRUNK_RUN)
 
-demo-affectnet: demo-trunk ## AffectNet's layout and recipe on drawn faces
+demo-affectnet: demo-trunk ## AffectNet's layout and recipe on drawn faces: under 3 minutes
 	$(BIN)/python -m datasets.demo affectnet $(DEMO)/affectnet --train 2000 --val 400 --seed 0
 	$(BIN)/python train_affectnet.py --data $(DEMO)/affectnet $(SIBLING_RUN) --batch-size 64 \
 		--epochs 4 --output $(DEMO)/affectnet-dan
@@ -53,7 +53,7 @@ demo-affectnet: demo-trunk ## AffectNet's layout and recipe on drawn faces
 	@echo
 	@echo "confusion matrix: $(DEMO)/affectnet-dan/report/confusion_matrix.png"
 
-demo-sfew: demo-trunk ## SFEW's frames, their alignment and its recipe on drawn faces
+demo-sfew: demo-trunk ## SFEW's frames, their alignment, its recipe, drawn: under 3 minutes
 	$(BIN)/python -m datasets.demo sfew $(DEMO)/sfew-frames --train 560 --val 140 --seed 0
 	$(BIN)/python -m tools.align_sfew $(DEMO)/sfew-frames $(DEMO)/sfew-aligned \
 		--landmarks $(DEMO)/sfew-frames/landmarks.csv
