@@ -130,12 +130,11 @@ def _leaves(content: dict, path: Path) -> Iterator[tuple[str, Any]]:
         if not isinstance(value, dict | list | tuple | set | frozenset):
             yield where, value
             continue
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
         nested = any(isinstance(item, dict | list | tuple | set | frozenset) for _, item in pairs)
         if depth > MAX_DEPTH or (nested and id(value) in seen):
             raise InputError(f"{path}: {where[:100]} is nested too deeply or in itself")
         seen.add(id(value))
-        pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
         for key, item in reversed(pairs):
             _check_plain(where, key, path)
             stack.append((f"{where}/{str(key)[:60]}" if where else str(key)[:60], item, depth + 1))

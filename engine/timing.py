@@ -9,12 +9,17 @@ import torch
 
 from common.devices import find_device
 
-from .device import autocast, wants_bf16
+from .device import wants_bf16
+from .distributed import Step
+from .optim import make_optimizer
 from .recipe import Recipe
 
 
 def seconds_per_image(recipe: Recipe, num_classes: int) -> float:
-    """The time of a training step on random images, by image; the best of three."""
+    """Seconds of a training step on random images, by image; the best of three.
+
+    Raises InputError where the recipe's device is not there.
+    """
     device = find_device(recipe.device)
     # On a CPU a part of a batch: enough that the optimiser's share is what it will be.
     most = max(2, 8 * 224**2 // recipe.image_size**2)
@@ -22,17 +27,16 @@ def seconds_per_image(recipe: Recipe, num_classes: int) -> float:
     method = dataclasses.replace(recipe.method, pretrained="none")
     network = method.network(num_classes).to(device, memory_format=torch.channels_last)
     criterion = method.criterion(num_classes).to(device)
-    optimizer = recipe.optimizer([*network.parameters(), *criterion.parameters()], lr=0.0)
+    step = Step(network, criterion, wants_bf16(recipe.amp, device))
+    optimizer = make_optimizer(recipe.optimizer, [*step.parameters()], lr=0.0)
     images = torch.randn(size, 3, recipe.image_size, recipe.image_size, device=device)
     labels = torch.arange(size, device=device) % num_classes
-    bf16 = wants_bf16(recipe.amp, device)
     times = []
     for _ in range(4):
         started = time.perf_counter()
-        with autocast(device, bf16):
-            output = network(images)
+        total, _, _ = step(images, labels)
         optimizer.zero_grad()
-        criterion(output, labels).total.backward()
+        total.backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

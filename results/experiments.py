@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +126,11 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
     """Settings as words of a command line."""
     words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in settings.items()]
     return [word for pair in words for word in pair]
+
+
+def train_command(dataset: str, arguments: Sequence[str]) -> str:
+    """A run of a data set's train script as a user would start it."""
+    return shlex.join(["python", f"{SCRIPTS[dataset].module}.py", *arguments])
 
 
 def row_settings(dataset: str, variant: Variant, seed: int, runs: Path) -> dict[str, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from engine.recipe import LAST, Recipe, parse_flags, settings
+from engine.recipe import LAST, Recipe, parse_flags
 
-from .experiments import ABLATED, SCRIPTS, Table, as_flags, recipe_of, row_settings
-from .runs import read_run, result_settings
+from .experiments import (
+    ABLATED,
+    SCRIPTS,
+    Table,
+    as_flags,
+    recipe_of,
+    row_settings,
+    train_command,
+)
+from .runs import read_run
 
 #: The first step of the FER2013 recipe (see train_fer2013.py): the trunk of every row.
 TRUNK = {
@@ -38,7 +45,7 @@ class Planned:
     @property
     def command(self) -> str:
         """The run as a user would start it."""
-        return shlex.join(["python", f"{SCRIPTS[self.dataset].module}.py", *self.arguments])
+        return train_command(self.dataset, self.arguments)
 
     def is_finished(self) -> bool:
         """Whether its folder holds the whole run.
@@ -48,12 +55,10 @@ class Planned:
         done = read_run(self.folder) if (self.folder / "config.json").exists() else None
         if done is None:
             return False
-        wanted = result_settings(settings(self.recipe))
-        differing = [
-            f"--{name.replace('_', '-')} was {done.settings.get(name)}, is now {value}"
-            for name, value in wanted.items()
-            if done.settings.get(name) != value
-        ]
+        from engine.resume import differences  # imports torch, which --help does without
+
+        held = {"recipe": self.recipe.name, "settings": done.settings}
+        differing = differences(held, self.recipe)
         if differing:
             raise InputError(
                 f"{self.folder} was run with other settings: {'; '.join(differing)}; keep the "

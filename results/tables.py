@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 from engine.interval import wilson_interval
 from engine.recipe import parse_flags, settings
 
-from .experiments import ABLATED, SCRIPTS, TABLES, Row, Table, as_flags, recipe_of, row_settings
+from .experiments import (
+    ABLATED,
+    SCRIPTS,
+    TABLES,
+    Row,
+    Table,
+    as_flags,
+    recipe_of,
+    row_settings,
+    train_command,
+)
 from .paper import published
 from .runs import METRICS, FinishedRun, result_settings
 
@@ -111,7 +121,7 @@ class Group:
         script = SCRIPTS[self.dataset]
         ours, recipe = _protocol(self.runs[0].settings), _protocol(_recipe_settings(self.dataset))
         changed = {name: value for name, value in ours.items() if recipe.get(name) != value}
-        return shlex.join(["python", f"{script.module}.py", *as_flags({**script.flags, **changed})])
+        return train_command(self.dataset, as_flags({**script.flags, **changed}))
 
     def title(self) -> str:
         """The data and the protocol in words."""
@@ -221,11 +231,11 @@ class _Filler:
     folder: Path
 
     def line(self, row: Row, paper: dict[str, float]) -> Line:
+        """A row with what the paper says of it, percent by metric."""
         runs = self.group.of(row.variant.flags) if self.group else []
         if runs:
             return Line(row.method, paper, ours=Ours.of(runs))
-        script = SCRIPTS[self.dataset]
-        recipe = shlex.join(["python", f"{script.module}.py", *as_flags(script.flags)])
+        recipe = train_command(self.dataset, as_flags(SCRIPTS[self.dataset].flags))
         shared = self.group.protocol() if self.group else recipe
         own = as_flags(row_settings(self.dataset, row.variant, 0, self.folder))
         return Line(row.method, paper, command=f"{shared} {shlex.join(own)}")
