@@ -173,6 +173,15 @@ def test_a_run_with_other_settings_is_refused_by_flag(tmp_path):
         run.is_finished()
 
 
+def test_a_run_from_before_a_flag_had_its_default(tmp_path):
+    """As `--resume` has it."""
+    run = finished_folder(tmp_path)
+    config = json.loads((run.folder / "config.json").read_text())
+    del config["settings"]["center_weight"]
+    (run.folder / "config.json").write_text(json.dumps(config))
+    assert run.is_finished()
+
+
 def test_where_it_ran_does_not_matter(tmp_path):
     assert finished_folder(tmp_path, device="cpu", workers=3, data="elsewhere").is_finished()
 
