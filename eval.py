@@ -310,14 +310,13 @@ def evaluate(
 
     With `--on-bad-image skip` what is said of images that cannot be used goes to `left_out`.
     """
-    import torch
 
     from common.devices import find_device
     from engine.device import wants_bf16
     from engine.evaluate import Predictions, predict
+    from engine.inference import inference_network
     from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
     from engine.progress import progress_bar
-    from networks import fuse
 
     device = find_device(args.device)
     images = SeededImages(dataset)
@@ -327,13 +326,13 @@ def evaluate(
         workers=worker_count(args.workers),
         device=device,
     )
-    network = trained.network if args.plain else fuse(trained.network)
+    bf16 = wants_bf16(args.amp, device)
     kept: list[int] = []
     logits, labels = predict(
-        network.to(device, memory_format=torch.channels_last),
+        inference_network(trained.network, device, bf16=bf16, plain=args.plain),
         loader,
         device,
-        bf16=wants_bf16(args.amp, device),
+        bf16=bf16,
         progress=progress_bar(len(images), "evaluation"),
         left_out=left_out if args.on_bad_image == "skip" else None,
         kept=kept,

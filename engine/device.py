@@ -30,6 +30,11 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
+def memory_format(plain: bool = False) -> torch.memory_format:
+    """How images and weights are laid out: channels last, which convolutions are fastest in."""
+    return torch.contiguous_format if plain else torch.channels_last
+
+
 def use_deterministic_algorithms() -> None:
     """Let torch take only algorithms that give the same bits every time, or raise.
 

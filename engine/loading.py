@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from common.errors import InputError
 from common.signals import stop_asked
 
+from .device import memory_format
 from .samplers import shuffle
 
 Draw = tuple[int, int]  # (index of the image, seed of its augmentation)
@@ -169,9 +170,15 @@ def make_loader(
 
 
 def batches_on(
-    loader: DataLoader, device: torch.device, left_out: list[str] | None = None
+    loader: DataLoader,
+    device: torch.device,
+    left_out: list[str] | None = None,
+    *,
+    plain: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(images, labels, indices) of a loader; images and labels on the device.
+
+    plain: images channels first, not last.
 
     left_out: takes what is said of images that cannot be used, which are then missing from their
         batch; without it the first of them ends the loop.
@@ -189,7 +196,7 @@ def batches_on(
         if partial.batch is None:
             continue
         images, labels, indices = partial.batch
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = images.to(device, non_blocking=True, memory_format=memory_format(plain))
         yield images, labels.to(device, non_blocking=True), indices
 
 

@@ -25,16 +25,24 @@ FUSED_ON = ("cpu", "cuda")
 
 
 def make_optimizer(
-    make: Callable[..., Optimizer], parameters: Sequence[nn.Parameter], *, lr: float
+    make: Callable[..., Optimizer],
+    parameters: Sequence[nn.Parameter],
+    *,
+    lr: float,
+    plain: bool = False,
 ) -> Optimizer:
-    """The optimiser of a recipe, fused where it can be: one pass over the memory, not several."""
+    """The optimiser of a recipe, fused where it can be: one pass over the memory, not several.
+
+    plain: let it go through the parameters one by one instead.
+    """
     optimizer = make(parameters, lr=lr)
     on = {parameter.device.type for parameter in parameters}
     # None means that the recipe leaves the choice open; an optimiser without it has no choice.
     open_choice = all(optimizer.defaults.get(name, "none") is None for name in KERNELS)
-    if not open_choice or not on <= set(FUSED_ON):
+    if not open_choice or not (plain or on <= set(FUSED_ON)):
         return optimizer
-    optimizer = make(parameters, lr=lr, fused=True)
+    kernel = {"foreach": False} if plain else {"fused": True}
+    optimizer = make(parameters, lr=lr, **kernel)
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     return optimizer
 

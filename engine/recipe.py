@@ -77,6 +77,11 @@ class Recipe:
         choices=("auto", "bf16", "off"),
         help="autocast: off, bf16, or auto: bf16 where the hardware multiplies it",
     )
+    plain: bool = flag(
+        False,
+        help="train without what makes it fast, to compare with: float32, channels first, an "
+        "optimiser that takes the parameters one by one, images from their files",
+    )
     holdout: float = flag(
         0.0,
         check=lambda share: 0 <= share < 1,

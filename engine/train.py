@@ -33,9 +33,11 @@ from .checkpoint import (
     save_checkpoint,
     seed_everything,
 )
-from .device import use_deterministic_algorithms, wants_bf16
+from .compiling import compiler_told
+from .device import memory_format, use_deterministic_algorithms, wants_bf16
 from .distributed import Step, World, world_of
 from .evaluate import confusion_of, predict
+from .inference import inference_network
 from .left_out import LeftOut
 from .loading import (
     OrderedBatches,
@@ -180,23 +182,27 @@ def prepare(recipe: Recipe, world: World | None = None) -> Run:
             f"--on-bad-image skip with {world.size} processes is not offered: one of them could be "
             "left without images; find the bad ones with tools.check_data"
         )
+    if recipe.plain and (recipe.compile or recipe.amp == "bf16"):
+        other = "--compile" if recipe.compile else "--amp bf16"
+        raise InputError(f"--plain and {other} do not go together; leave one of them out")
     device = find_device(world.device_name(recipe.device))
     if recipe.deterministic:
         use_deterministic_algorithms()
     training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
-    network = recipe.method.network(num_classes).to(device, memory_format=torch.channels_last)
+    layout = memory_format(recipe.plain)
+    network = recipe.method.network(num_classes).to(device, memory_format=layout)
     network = world.synchronized(network, device)
     criterion = recipe.method.criterion(num_classes).to(device)
     # The order of the release: the network's parameters, last the centres.
     parameters = [*network.parameters(), *criterion.parameters()]
-    optimizer = make_optimizer(recipe.optimizer, parameters, lr=recipe.lr)
+    optimizer = make_optimizer(recipe.optimizer, parameters, lr=recipe.lr, plain=recipe.plain)
     for line in recipe.method.advice(optimizer):
         warnings.warn(line, stacklevel=2)
     if recipe.compile:
         network.compile()
-    bf16 = wants_bf16(recipe.amp, device)
+    bf16 = wants_bf16("off" if recipe.plain else recipe.amp, device)
     return Run(
         recipe=recipe,
         folder=recipe.run_folder(),
@@ -233,7 +239,7 @@ def make_loaders(
     images = SeededImages(train_set, sorted(chosen))
     tests = SeededImages(test_set, sorted(order[:held_out]) if held_out else None)
     workers = worker_count(recipe.workers, world.local_size)
-    if recipe.cache == "auto":
+    if recipe.cache == "auto" and not recipe.plain:
         print(keep_in_memory([images, tests], processes=world.local_size), flush=True)
     return (
         make_loader(
@@ -268,7 +274,7 @@ def train_epoch(current: Run) -> None:
     images_per_second = len(current.training.dataset) / (time.perf_counter() - started)
     current.scheduler.step()
     logits, labels = predict(
-        current.network,
+        inference_network(current.network, current.device, plain=current.recipe.plain),
         current.evaluation,
         current.device,
         progress=current.bar(len(current.evaluation.dataset), f"evaluation {epoch}/{epochs}"),
@@ -291,6 +297,7 @@ def train_epoch(current: Run) -> None:
 
 
 @dead_workers_told()
+@compiler_told()
 def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
     """Take the steps of one epoch; returns the mean of the loss and of its terms."""
     current.network.train()
@@ -302,7 +309,8 @@ def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
     left_out = current.left_out.training if current.skips else None
     sizes = iter(batches.sizes)
     with tqdm(**bar) as progress:
-        for images, labels, indices in batches_on(current.training, current.device, left_out):
+        loaded = batches_on(current.training, current.device, left_out, plain=current.recipe.plain)
+        for images, labels, indices in loaded:
             if left_out and len(images) < 2:  # too few for BatchNorm
                 left_out.append(f"{current.dataset.describe(int(indices))} alone in its batch")
                 continue

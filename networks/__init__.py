@@ -10,5 +10,6 @@ __all__, __getattr__ = late_names(
         "fused": ("fuse",),
         "losses": ("AffinityLoss", "CenterLoss", "DANLoss", "LossTerms", "PartitionLoss"),
         "method": ("Method", "network_for"),
+        "packed": ("pack",),
     },
 )

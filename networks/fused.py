@@ -27,12 +27,12 @@ def fuse(model: DAN | ResNet18) -> nn.Module:
     """
     if not isinstance(model, DAN | ResNet18):
         raise TypeError(f"fuse takes a DAN or a ResNet18, got {type(model).__name__}")
-    dtype = model.fc.weight.dtype
-    # Products of weights are taken in float64 and rounded once.
-    model = copy.deepcopy(model).eval().double()
+    like = model.fc.weight
+    # Products of weights are taken in float64, which not every device has, and rounded once.
+    model = copy.deepcopy(model).eval().cpu().double()
     fused = FusedDAN(model) if isinstance(model, DAN) else model
     _fold_trunk(model.features)
-    return fused.requires_grad_(False).eval().to(dtype)
+    return fused.requires_grad_(False).eval().to(like.device, like.dtype)
 
 
 class FusedDAN(nn.Module):

@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import random
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,8 @@ from common.devices import find_device
 from common.errors import InputError
 from datasets import FER2013, RAFDB, transforms
 from engine import train as engine_train
+from engine.compiling import compiler_told
+from engine.device import wants_bf16
 from engine.evaluate import confusion_of, predict
 from engine.loading import (
     OrderedBatches,
@@ -77,6 +81,84 @@ def run_tiny(data: Path, output: Path, *flags: object) -> dict:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     with (folder / "metrics.csv").open(newline="") as stream:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+# --------------------------------------------------------------------------------------------
+# What makes it fast, and how to do without
+
+
+def test_a_plain_run_has_none_of_what_makes_it_fast(data, tmp_path, capsys):
+    fast = prepare(small_recipe(data, tmp_path / "fast", "--amp", "auto"))
+    assert "35 images are kept in memory" in capsys.readouterr().out
+    plain = prepare(small_recipe(data, tmp_path / "plain", "--amp", "auto", "--plain"))
+    assert "memory" not in capsys.readouterr().out
+    assert (fast.dataset.cache is None, plain.dataset.cache is None) == (False, True)
+    assert (fast.bf16, plain.bf16) == (wants_bf16("auto", CPU), False)
+    assert (fast.optimizer.defaults["fused"], plain.optimizer.defaults["fused"]) == (True, None)
+    assert plain.optimizer.defaults["foreach"] is False
+    layouts = []
+    for run in (fast, plain):
+        weight = run.network.features[0].weight
+        images, _, _ = next(iter(batches_on(run.training, CPU, plain=run.recipe.plain)))
+        channels_last = {"memory_format": torch.channels_last}
+        layouts.append([t.is_contiguous(**channels_last) for t in (weight, images)])
+    assert layouts == [[True, True], [False, False]]
+
+
+def assert_same_metrics(ours: dict, theirs: dict) -> None:
+    """Of checkpoints of two runs, the loss but for rounding."""
+    for mine, other in zip(ours["metrics"], theirs["metrics"], strict=True):
+        assert mine["accuracy"] == other["accuracy"]
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_a_plain_run_ends_as_a_fast_one_in_float32(data, tmp_path):
+    flags = ("--epochs", 3, "--lr", 0.005)
+    fast = run_tiny(data, tmp_path / "fast", *flags)
+    plain = run_tiny(data, tmp_path / "plain", *flags, "--plain")
+    assert_same_metrics(fast, plain)
+
+
+@pytest.mark.parametrize("flags", [("--compile",), ("--amp", "bf16")])
+def test_plain_and_a_flag_for_speed_are_refused_together(data, tmp_path, flags):
+    with pytest.raises(InputError, match=f"--plain and {' '.join(flags)} do not go together"):
+        prepare(small_recipe(data, tmp_path, "--plain", *flags))
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """torch.compile with nothing remembered from before, and nothing kept."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiled_run_ends_as_one_that_is_not(data, tmp_path):
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    plain, compiled = (
+        run_tiny(data, tmp_path / name, *flags)
+        for name, flags in (("plain", ()), ("compiled", ("--compile",)))
+    )
+    assert list(compiled["model_state_dict"]) == list(plain["model_state_dict"])
+    assert_same_metrics(compiled, plain)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiler_that_is_not_there_is_told_in_a_line(data, tmp_path, monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+    with pytest.raises(InputError, match=r"--compile: torch cannot compile .*No working C\+\+"):
+        run_tiny(data, tmp_path / "run", "--compile")
+
+
+def test_other_errors_than_the_compilers_pass():
+    with pytest.raises(RuntimeError, match="another") as caught, compiler_told():
+        raise RuntimeError("another")
+    assert not isinstance(caught.value, InputError)
 
 
 # --------------------------------------------------------------------------------------------

@@ -191,11 +191,15 @@ def forward(
     """A call that classifies a batch, plainly or as eval.py does."""
     import torch
 
-    from engine.device import autocast
-    from networks import fuse
+    from engine.device import autocast, memory_format
+    from engine.inference import inference_network
 
-    layout = torch.contiguous_format if plain else torch.channels_last
-    network = (network.eval() if plain else fuse(network)).to(setting.device, memory_format=layout)
+    layout = memory_format(plain)
+    network = (
+        network.eval().to(setting.device)
+        if plain
+        else inference_network(network, setting.device, bf16=bf16)
+    )
     shape = (batch, 3, setting.image_size, setting.image_size)
     images = torch.randn(shape, device=setting.device).to(memory_format=layout)
 
@@ -212,20 +216,17 @@ def step(
     """A call that takes a training step, plainly or as the train scripts do."""
     import torch
 
+    from engine.device import memory_format
     from engine.distributed import Step
     from engine.optim import SGD, make_optimizer
     from networks import DAN, DANLoss
 
-    layout = torch.contiguous_format if plain else torch.channels_last
+    layout = memory_format(plain)
     baseline = {} if isinstance(network, DAN) else {"fcn_loss": "none", "partition": "none"}
     whole = Step(network, DANLoss(CLASSES, **baseline), bf16).to(setting.device)
     whole.network.to(memory_format=layout).train()
-    options = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 1e-4}
-    if plain:
-        optimizer = torch.optim.SGD(whole.parameters(), foreach=False, fused=False, **options)
-    else:
-        lr = options.pop("lr")
-        optimizer = make_optimizer(partial(SGD, **options), [*whole.parameters()], lr=lr)
+    sgd = partial(SGD, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_optimizer(sgd, [*whole.parameters()], lr=1e-4, plain=plain)
     shape = (batch, 3, setting.image_size, setting.image_size)
     images = torch.randn(shape, device=setting.device).to(memory_format=layout)
     labels = torch.arange(batch, device=setting.device) % CLASSES

@@ -1,0 +1,58 @@
+"""Convolutions whose weights are laid out once for the CPU's kernels, not at every call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Replace the convolutions of a network by packed ones, in place; returns the network.
+
+    For inference on a CPU. oneDNN, which computes torch's convolutions there, takes weights in
+    an order of its own and otherwise rearranges them in every call: at a batch of one that is a
+    quarter of the time. The numbers are the same but for rounding.
+
+    dtype: float32, or bfloat16 to compute what the network computes under autocast. For another
+    one, and where torch has no oneDNN or the CPU no bfloat16, the network is left as it is.
+    Weights that were packed are no parameters any more and cannot be moved, saved or trained.
+    """
+    if can_pack(dtype):
+        _pack(network, dtype)
+    return network
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether torch computes convolutions of this type with oneDNN here."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
+
+
+class PackedConv2d(nn.Module):
+    """A convolution whose weight is in oneDNN's order; images (B, C, H, W) as with nn.Conv2d."""
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
+        """Take over a layer with zeros as padding, computing in float32 or bfloat16."""
+        super().__init__()
+        self.arguments = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        # These names are what torch's own compiler (inductor) packs with.
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            layer.weight.detach().to(dtype).to_mkldnn(), *self.arguments
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(
+            images.to(self.weight.dtype), self.weight, self.bias, *self.arguments, "none", [], ""
+        )
+
+
+def _pack(network: nn.Module, dtype: torch.dtype) -> None:
+    for name, layer in network.named_children():
+        if not isinstance(layer, nn.Conv2d):
+            _pack(layer, dtype)
+        elif layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+            setattr(network, name, PackedConv2d(layer, dtype))
