@@ -127,7 +127,6 @@ class FaceDataset:
     option_names: ClassVar[tuple[str, ...]] = ()
     #: Whether a list or csv names the images, which then must lie in the image folders.
     listed: bool = False
-    _folders: tuple[str, ...] | None = None
     #: The layout that was found, where a data set comes in several; for logs.
     layout: str = ""
     #: Keeps decoded images in memory where it is set.
@@ -162,6 +161,7 @@ class FaceDataset:
         self.samples: list[tuple[Path, int]] = []
         self.labels: list[int] = []
         self.left_out: list[Path] = []  # listed files that are no samples, on purpose
+        self._inside: set[Path] = set()  # folders and links found to lie where they may
         with _no_garbage_collection():
             self.load()
         if problems is None:
@@ -185,15 +185,18 @@ class FaceDataset:
 
     def _check_inside(self, path: Path) -> None:
         """Raises InputError where a link leads from an image folder to somewhere else."""
-        if self._folders is None:
-            # The folders themselves may be links: to another disk, set by whoever owns them.
-            self._folders = tuple(os.path.realpath(folder) for folder in self.image_folders())
-        real = os.path.realpath(path)
-        if not any(real.startswith(folder + os.sep) for folder in self._folders):
+        # A file that is no link lies where its folder does, and folders are few.
+        place = path if path.is_symlink() else path.parent
+        if place in self._inside:
+            return
+        # The folders themselves may be links: to another disk, set by whoever owns them.
+        folders = [os.path.realpath(folder) + os.sep for folder in self.image_folders()]
+        if not (os.path.realpath(place) + os.sep).startswith(tuple(folders)):
             raise InputError(
-                f"image {path} is a link to {real}, outside the data folder; put the file itself "
-                "there"
+                f"image {path} is a link to {os.path.realpath(path)}, outside the data folder; "
+                "put the file itself there"
             )
+        self._inside.add(place)
 
     def describe(self, index: int) -> str:
         """Where image `index` comes from, for messages and reports."""

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
     from torchvision.transforms import v2
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def _tensor() -> list[v2.Transform]:
-    import torch
-    from torchvision.transforms import v2
+class NormalizedTensor:
+    """RGB image of `size` pixels a side -> (value / 255 - MEAN) / STD as float32 (3, size, size).
 
-    return [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(MEAN, STD, inplace=True),  # of the float copy just made
-    ]
+    The bits are those of torchvision's ToImage, ToDtype and Normalize, in a third of their time:
+    channels stay last in memory, and each of the three steps runs over whole rows of pixels.
+    """
+
+    def __init__(self, size: int):
+        import torch
+
+        self.size = size
+        self._mean, self._std = (torch.tensor(values).repeat(size) for values in (MEAN, STD))
+
+    def __repr__(self) -> str:
+        return f"NormalizedTensor({self.size})"
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        import torch
+
+        rows = torch.from_numpy(np.asarray(image).astype(np.float32)).view(self.size, -1)
+        rows.mul_(1 / 255).sub_(self._mean).div_(self._std)
+        return rows.view(self.size, self.size, 3).permute(2, 0, 1)
 
 
 def evaluation(size: int = 224) -> v2.Compose:
     """Resize to size x size (bilinear, as PIL does it), to a tensor, normalise."""
     from torchvision.transforms import v2
 
-    return v2.Compose([v2.Resize((size, size)), *_tensor()])
+    return v2.Compose([v2.Resize((size, size)), NormalizedTensor(size)])
 
 
 def rafdb_train(size: int = 224) -> v2.Compose:
@@ -45,7 +62,7 @@ def rafdb_train(size: int = 224) -> v2.Compose:
             v2.Resize((size, size)),
             v2.RandomHorizontalFlip(),
             v2.RandomApply(shifted, p=0.2),
-            *_tensor(),
+            NormalizedTensor(size),
             v2.RandomErasing(scale=(0.02, 0.25), inplace=True),
         ]
     )
@@ -55,14 +72,20 @@ def affectnet_train(size: int = 224) -> v2.Compose:
     """AffectNet's: flip, mostly turn, shift and shrink, erase a rectangle."""
     from torchvision.transforms import v2
 
-    return v2.Compose([*_flip_and_affine(size, p=0.7), *_tensor(), v2.RandomErasing(inplace=True)])
+    return v2.Compose(
+        [
+            *_flip_and_affine(size, p=0.7),
+            NormalizedTensor(size),
+            v2.RandomErasing(inplace=True),
+        ]
+    )
 
 
 def sfew_train(size: int = 224) -> v2.Compose:
     """SFEW's: AffectNet's affine transform half the time, and no erasing."""
     from torchvision.transforms import v2
 
-    return v2.Compose([*_flip_and_affine(size, p=0.5), *_tensor()])
+    return v2.Compose([*_flip_and_affine(size, p=0.5), NormalizedTensor(size)])
 
 
 def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
@@ -85,7 +108,7 @@ def fer2013_train(size: int = 224) -> v2.Compose:
             v2.Resize((size, size)),
             v2.RandomHorizontalFlip(),
             v2.RandomAffine(10, translate=(0.08, 0.08), scale=(0.9, 1.1)),
-            *_tensor(),
+            NormalizedTensor(size),
             v2.RandomErasing(scale=(0.02, 0.25), inplace=True),
         ]
     )

@@ -68,9 +68,16 @@ def collate(items: list[Any]) -> Any:
     """A batch (images (B, 3, S, S), labels (B,), indices (B,)), or `Partial`."""
     good = [item for item in items if not isinstance(item, InputError)]
     if len(good) == len(items):
-        return default_collate(items)
+        return _batch(items)
     errors = [item for item in items if isinstance(item, InputError)]
-    return Partial(default_collate(good) if good else None, errors)
+    return Partial(_batch(good) if good else None, errors)
+
+
+def _batch(items: list[tuple[Tensor, Any, int]]) -> list[Tensor]:
+    """Images, labels and indices; channels last in memory, as transforms leave them."""
+    rows = [(image.permute(1, 2, 0), label, index) for image, label, index in items]
+    images, labels, indices = default_collate(rows)
+    return [images.permute(0, 3, 1, 2), labels, indices]
 
 
 class TrainingBatches(Sampler[list[Draw]]):

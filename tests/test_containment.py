@@ -83,6 +83,29 @@ def test_a_link_that_leads_out_is_refused_when_it_is_read(name, secret, tmp_path
     assert dataset[0][0].getpixel((0, 0))[0] > 200
 
 
+def test_what_leads_out_is_refused_after_neighbours_that_do_not(secret, tmp_path):
+    data = RAFDB(write_rafdb(tmp_path / "data"), "train")
+    for index in (0, 1, 0):
+        data[index]
+    link = data.samples[2][0]
+    link.unlink()
+    link.symlink_to(secret)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"is a link to .*secret\.jpg, outside the data folder"
+        ):
+            data[2]
+
+
+def test_a_folder_of_images_that_leads_out_is_refused(secret, tmp_path):
+    base = tmp_path / "data/Manually_Annotated_Images"
+    base.mkdir(parents=True)
+    (base / "1").symlink_to(secret.parent)
+    (tmp_path / "data/training.csv").write_text(f"{FACES}1/secret.jpg,0,0,8,8,1\n")
+    with pytest.raises(InputError, match="outside the data folder"):
+        AffectNet8(tmp_path / "data", "train")[0]
+
+
 def test_a_data_folder_on_another_disk_is_reached_through_links(tmp_path):
     write_rafdb(tmp_path / "disk")
     (tmp_path / "disk/Image/aligned").rename(tmp_path / "pictures")
