@@ -64,7 +64,7 @@ class Setting:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table; raises InputError for flags that do not fit the machine."""
     args = parse_arguments(arguments)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler talks to itself
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler talks to itself
     setting = make_setting(args)
     print(heading(setting), flush=True)
     rows: list[Row] = []
@@ -213,31 +213,40 @@ def forward(
 def step(
     network: nn.Module, setting: Setting, batch: int, *, plain: bool, bf16: bool
 ) -> Callable[[], None]:
-    """A call that takes a training step, plainly or as the train scripts do."""
+    """A call that takes a training step on random images, plainly or as the train scripts do."""
     import torch
 
+    from engine.device import memory_format
+
+    take_step = trainer(network, setting, plain=plain, bf16=bf16)
+    shape = (batch, 3, setting.image_size, setting.image_size)
+    images = torch.randn(shape, device=setting.device).to(memory_format=memory_format(plain))
+    labels = torch.arange(batch, device=setting.device) % CLASSES
+    return partial(take_step, images, labels)
+
+
+def trainer(
+    network: nn.Module, setting: Setting, *, plain: bool, bf16: bool
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """A call (images, labels) that takes a training step."""
     from engine.device import memory_format
     from engine.distributed import Step
     from engine.optim import SGD, make_optimizer
     from networks import DAN, DANLoss
 
-    layout = memory_format(plain)
     baseline = {} if isinstance(network, DAN) else {"fcn_loss": "none", "partition": "none"}
     whole = Step(network, DANLoss(CLASSES, **baseline), bf16).to(setting.device)
-    whole.network.to(memory_format=layout).train()
+    whole.network.to(memory_format=memory_format(plain)).train()
     sgd = partial(SGD, momentum=0.9, weight_decay=1e-4)
     optimizer = make_optimizer(sgd, [*whole.parameters()], lr=1e-4, plain=plain)
-    shape = (batch, 3, setting.image_size, setting.image_size)
-    images = torch.randn(shape, device=setting.device).to(memory_format=layout)
-    labels = torch.arange(batch, device=setting.device) % CLASSES
 
-    def run() -> None:
+    def take_step(images: torch.Tensor, labels: torch.Tensor) -> None:
         total, _, _ = whole(images, labels)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
 
-    return run
+    return take_step
 
 
 def inference_rows(setting: Setting) -> Iterator[Row]:
@@ -274,34 +283,39 @@ def loading_rows(setting: Setting) -> Iterator[Row]:
     """RAF-DB's augmentation: the released transforms on files against ours on files and memory."""
     import torch
 
-    from datasets import RAFDB, transforms
-    from datasets.demo import write_rafdb
+    from datasets import transforms
     from engine.loading import SeededImages
 
+    count = 8 * min(setting.pairs, 12)
     with tempfile.TemporaryDirectory() as folder:
-        root, count = Path(folder) / "raf-basic", 8 * min(setting.pairs, 12)
-        write_rafdb(root, train=count, test=CLASSES, seed=0)
-
-        def faces(transform: Any, *, keep: bool) -> Callable[[], None]:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # so few images are not the published ones
-                dataset = RAFDB(root, "train", transform)
-            if keep:
-                dataset.keep_in_memory(range(len(dataset)))
-            images = SeededImages(dataset)
-
-            def run() -> None:
-                for position in range(len(images)):
-                    images[(position, position)]
-
-            return run
-
-        released = ("released, files", faces(released_transform(setting.image_size), keep=False))
+        faces = partial(drawn_faces, Path(folder), count)
         ours = transforms.rafdb_train(setting.image_size)
+        datasets = [faces(released_transform(setting.image_size)), faces(ours), faces(ours)]
+        datasets[2].keep_in_memory(range(count))
+
+        def load(dataset: Any) -> None:
+            images = SeededImages(dataset)
+            for position in range(len(images)):
+                images[(position, position)]
+
+        released, files, memory = (partial(load, dataset) for dataset in datasets)
         what = f"loading {count} images"
         clock = replace(setting, device=torch.device("cpu"))
-        yield row_of(clock, what, released, ("ours, files", faces(ours, keep=False)))
-        yield row_of(clock, what, released, ("ours, memory", faces(ours, keep=True)))
+        yield row_of(clock, what, ("released, files", released), ("ours, files", files))
+        yield row_of(clock, what, ("released, files", released), ("ours, memory", memory))
+
+
+def drawn_faces(folder: Path, count: int, transform: Any) -> Any:
+    """The training split of a data set of `count` drawn faces, written to a folder once."""
+    from datasets import RAFDB
+    from datasets.demo import write_rafdb
+
+    root = folder / "raf-basic"
+    if not root.exists():
+        write_rafdb(root, train=count, test=CLASSES, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few images are not the published ones
+        return RAFDB(root, "train", transform)
 
 
 def released_transform(size: int) -> Callable:

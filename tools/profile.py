@@ -1,0 +1,226 @@
+"""Where the time goes on this machine: by kind of operation, and against what it can do.
+
+    python -m tools.profile
+    python -m tools.profile --device cuda
+
+First a training step, a forward pass of the same batch and one of a single image, as the scripts
+run them: the share of each kind of operation, by torch's profiler. Beside it how many
+multiply-adds a second that is, and how many a large matrix product reaches on the same machine:
+the network's are convolutions, so the second number is the limit of the first. Then an epoch of
+training on drawn faces: the share of it in which the loop waits for images. Two minutes on two
+cores; --quick shows only that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.cli import Parser, call_main
+from common.errors import InputError
+
+from .bench import (
+    Setting,
+    drawn_faces,
+    forward,
+    heading,
+    make_setting,
+    networks,
+    sizes,
+    step,
+    stopwatch,
+    trainer,
+    types,
+)
+
+#: Kinds of operation by torch's names of them, the first that fits; the rest is "other".
+KINDS = (
+    ("convolutions, backward", r"conv\w*_backward"),
+    ("convolutions, forward", r"conv"),
+    ("batch norm", r"batch_norm"),
+    ("ReLU", r"relu|threshold|clamp_min"),
+    ("pooling", r"pool"),
+    ("matrix products", r"::(mm|addmm|bmm|baddbmm)$"),
+    ("optimiser", r"_fused_|[Oo]ptimizer"),
+    ("copies", r"copy_|::fill_|::zero_"),
+)
+#: A training step takes the forward products once more for either gradient.
+STEP_PRODUCTS = 3
+
+
+class Profile(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    seconds: float
+    shares: dict[str, float]  # kind -> share of the time of all operations
+    products: float  # multiply-adds a second
+    limit: float  # the same of a large matrix product
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Look and print; raises InputError for flags that do not fit the machine."""
+    args = parse_arguments(arguments)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler talks to itself
+    setting = make_setting(args)
+    print(heading(setting), flush=True)
+    for name, bf16 in types(setting):
+        for profile in profiles(setting, args.batch_size, name, bf16=bf16):
+            print("\n" + "\n".join(lines(profile)), flush=True)
+    print("\n" + waiting_line(setting, args), flush=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 [cpu]")
+    add("--image-size", type=int, default=224, metavar="N", help="pixels [224]")
+    add("--batch-size", type=int, default=32, metavar="N", help="images per step [32]")
+    add("--images", type=int, default=320, metavar="N", help="drawn faces of the epoch [320]")
+    add("--quick", action="store_true", help="32 pixels, few images: only to see that it runs")
+    args = parser.parse_args(arguments)
+    if args.quick:
+        args.batch_size, args.images = 4, 16
+    if not 32 <= args.image_size <= 4096:
+        raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
+    if args.batch_size < 2 or args.images < args.batch_size:
+        raise InputError("--batch-size and --images: expected 2 or more, and a batch of images")
+    args.batch_sizes, args.pairs, args.seconds = [args.batch_size], 5, 9.0
+    return args
+
+
+# --------------------------------------------------------------------------------------------
+# By kind of operation
+
+
+def profiles(setting: Setting, batch: int, name: str, *, bf16: bool) -> Iterator[Profile]:
+    """A training step, and inference of a batch and of one image."""
+    costs, limit = sizes(setting), fastest_product(setting, bf16=bf16)
+    products = {key: cost["flops"] / 2 for key, cost in costs.items()}
+    how = {"plain": False, "bf16": bf16}
+    runs = [
+        (f"training step, batch {batch}", step, batch, STEP_PRODUCTS * products["DAN"]),
+        (f"inference, batch {batch}", forward, batch, products["DAN, fused"]),
+        ("inference, batch 1", forward, 1, products["DAN, fused"]),
+    ]
+    for what, make, size, each in runs:
+        run = make(networks()[0], setting, size, **how)
+        seconds = typical_seconds(setting, run)
+        shares = shares_of(run, setting)
+        yield Profile(f"{what}, {name}", seconds, shares, size * each / seconds, limit)
+
+
+def typical_seconds(setting: Setting, run: Callable[[], Any]) -> float:
+    """The median time of a call, after two that lay out memory and choose kernels."""
+    clock = stopwatch(setting.device)
+    for _ in range(2):
+        run()
+    times = sorted(clock(run) for _ in range(setting.pairs))
+    return times[len(times) // 2]
+
+
+def shares_of(run: Callable[[], Any], setting: Setting) -> dict[str, float]:
+    """Kind -> its share of the time of all operations in a call, largest first."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    gpu = setting.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+        if gpu:
+            torch.cuda.synchronize()
+    spent: dict[str, float] = {}
+    for event in profile.key_averages():
+        own = event.self_device_time_total if gpu else event.self_cpu_time_total
+        spent[kind_of(event.key)] = spent.get(kind_of(event.key), 0.0) + own
+    whole = sum(spent.values())
+    return {kind: part / whole for kind, part in sorted(spent.items(), key=lambda kv: -kv[1])}
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation that torch's profiler names."""
+    return next((kind for kind, names in KINDS if re.search(names, operation)), "other")
+
+
+def fastest_product(setting: Setting, *, bf16: bool) -> float:
+    """Multiply-adds a second of a large matrix product, the best of several."""
+    import torch
+
+    side = 256 if setting.image_size < 64 else (8192 if setting.device.type == "cuda" else 2048)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    left, right = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
+    clock = stopwatch(setting.device)
+    torch.mm(left, right)
+    return side**3 / min(clock(lambda: torch.mm(left, right)) for _ in range(10))
+
+
+# --------------------------------------------------------------------------------------------
+# Waiting for images
+
+
+def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
+    """Train two epochs on drawn faces from memory and say how long the second one waited."""
+    import torch
+
+    from datasets import transforms
+    from engine.loading import SeededImages, TrainingBatches, make_loader, worker_count
+
+    take_step = trainer(networks()[0], setting, plain=False, bf16=setting.bf16)
+    with tempfile.TemporaryDirectory() as folder:
+        augment = transforms.rafdb_train(setting.image_size)
+        dataset = drawn_faces(Path(folder), args.images, augment)
+        dataset.keep_in_memory(range(len(dataset)))
+        images, workers = SeededImages(dataset), worker_count(-1)
+        batches = TrainingBatches(len(images), args.batch_size, seed=0)
+        loader = make_loader(images, batches, workers=workers, device=setting.device)
+        for _ in range(2):  # the first epoch starts the workers and fills the memory
+            started = time.perf_counter()
+            waited = epoch(loader, setting.device, take_step)
+            if setting.device.type == "cuda":
+                torch.cuda.synchronize()
+            whole = time.perf_counter() - started
+    return (
+        f"an epoch of {len(images):,} images from memory, {workers} loading processes, "
+        f"{'bfloat16' if setting.bf16 else 'float32'}: {len(images) / whole:.1f} images/s, "
+        f"waiting for images {waited / whole:.1%} of the time"
+    )
+
+
+def epoch(loader: Any, device: Any, take_step: Callable[[Any, Any], None]) -> float:
+    """Take a step on every batch; returns the seconds in which the loop waited for one."""
+    from engine.loading import batches_on
+
+    loaded, waited = batches_on(loader, device), 0.0
+    while True:
+        asked = time.perf_counter()
+        batch = next(loaded, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            return waited
+        take_step(*batch[:2])
+
+
+# --------------------------------------------------------------------------------------------
+# Text
+
+
+def lines(profile: Profile) -> list[str]:
+    """A profile as text."""
+    return [
+        f"{profile.what}: {1000 * profile.seconds:,.1f} ms, {profile.products / 1e9:,.0f} billion "
+        f"multiply-adds a second, {profile.products / profile.limit:.0%} of the "
+        f"{profile.limit / 1e9:,.0f} of a large matrix product",
+        *(f"  {kind:<24}{share:6.1%}" for kind, share in profile.shares.items()),
+    ]
+
+
+if __name__ == "__main__":
+    call_main(main)
