@@ -133,22 +133,22 @@ def predict(
         for images, batch_labels, indices in batches_on(loader, device, left_out):
             with autocast(device, bf16):
                 output = network(images)
-            logits.append(output.logits.float().cpu())
-            hard = batch_labels if batch_labels.dim() == 1 else batch_labels.argmax(dim=1)
-            labels.append(hard.cpu())
+            # Left on the device, which would have to wait for a copy: a few numbers an image.
+            logits.append(output.logits.float())
+            labels.append(batch_labels if batch_labels.dim() == 1 else batch_labels.argmax(dim=1))
             if kept is not None:
                 kept += indices.tolist()
             bar.update(len(images))
     if not logits:
         raise InputError(f"none of the images to evaluate can be used: {(left_out or ['-'])[0]}")
-    found = torch.cat(logits)
+    found = torch.cat(logits).cpu()
     if not found.isfinite().all():
         # The arg max of nan is a class too, so the numbers would look like a bad network's.
         raise InputError(
             "the network's output is not finite: its weights are not usable; where it was just "
             "trained, lower --lr"
         )
-    return found, torch.cat(labels)
+    return found, torch.cat(labels).cpu()
 
 
 @dead_workers_told()

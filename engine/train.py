@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -50,6 +50,7 @@ from .loading import (
     worker_count,
 )
 from .lock import run_lock
+from .loss_log import LossLog
 from .memory import keep_in_memory
 from .optim import make_optimizer
 from .progress import duration, progress_bar
@@ -324,73 +325,6 @@ def optimize_epoch(current: Run, epoch: int, lr: float) -> dict[str, float]:
             progress.set_postfix(log.shown(), refresh=False)
             progress.update(size)
     return log.means()
-
-
-class LossLog:
-    """Means of the loss terms over an epoch, and the watch for a loss that is not finite.
-
-    The values are fetched from the device every `every` steps: at once on a CPU, rarely on a
-    GPU, where each look would make it wait.
-    """
-
-    def __init__(self, current: Run, epoch: int, lr: float):
-        self.current, self.epoch, self.lr = current, epoch, lr
-        self.every = 1 if current.device.type == "cpu" else 20
-        self.names: list[str] = []
-        self.pending: list[tuple[Tensor, Tensor]] = []
-        self.sums = torch.zeros(0, dtype=torch.float64)
-        self.images = 0
-        self.steps = 0
-
-    def add(self, total: Tensor, terms: dict[str, Tensor], indices: Tensor) -> None:
-        """Take note of a step's loss and of the images (indices) it came from."""
-        self.names = ["loss", *terms]
-        self.pending.append((torch.stack([total, *terms.values()]).detach(), indices))
-        if len(self.pending) >= self.every:
-            self.fetch()
-
-    def fetch(self) -> None:
-        """Bring pending values over; raises InputError at the first that is not finite."""
-        if not self.pending:
-            return
-        values = torch.stack([value for value, _ in self.pending]).cpu().double()
-        if not self.images:
-            self.sums = torch.zeros(values.shape[1], dtype=torch.float64)
-        for row, (_, indices) in zip(values, self.pending, strict=True):
-            self.steps += 1
-            if not row.isfinite().all():
-                self._stop(row, indices)
-            self.sums += row * len(indices)
-            self.images += len(indices)
-        self.pending.clear()
-
-    def shown(self) -> dict[str, str]:
-        """Means so far and the learning rate, for the progress bar."""
-        if not self.images:
-            return {}
-        means = (self.sums / self.images).tolist()
-        texts = {name: f"{mean:.3f}" for name, mean in zip(self.names, means, strict=True)}
-        return {**texts, "lr": f"{self.lr:.3g}"}
-
-    def means(self) -> dict[str, float]:
-        """Means over all images of the epoch, of all processes: the loss and its terms."""
-        self.fetch()
-        if not self.images:
-            raise InputError(f"no batch of epoch {self.epoch} had two images that can be used")
-        *sums, images = self.current.world.summed([*self.sums.tolist(), self.images])
-        return {name: value / images for name, value in zip(self.names, sums, strict=True)}
-
-    def _stop(self, row: Tensor, indices: Tensor) -> None:
-        terms = ", ".join(
-            f"{name} {value:g}" for name, value in zip(self.names, row.tolist(), strict=True)
-        )
-        files = [self.current.dataset.describe(index) for index in indices.tolist()]
-        saved = self.current.saved
-        before = f"the last checkpoint is from epoch {saved}" if saved else "there is no checkpoint"
-        raise InputError(
-            f"the loss is not finite in epoch {self.epoch}, step {self.steps}: {terms}; learning "
-            f"rate {self.lr:g}; {before}; lower --lr or look at the batch: {' '.join(files)}"
-        )
 
 
 def _write(current: Run) -> None:

@@ -28,6 +28,7 @@ from datasets import FER2013, RAFDB, transforms
 from engine import train as engine_train
 from engine.compiling import compiler_told
 from engine.device import wants_bf16
+from engine.distributed import Step
 from engine.evaluate import confusion_of, predict
 from engine.loading import (
     OrderedBatches,
@@ -38,10 +39,12 @@ from engine.loading import (
     make_loader,
     stratified_order,
 )
+from engine.loss_log import Arriving, LossLog
+from engine.optim import make_optimizer
 from engine.recipe import OPTIMIZERS, flag_fields, parse_flags, settings
 from engine.schedules import SCHEDULES, cosine
 from engine.train import make_loaders, prepare, train, train_epoch
-from networks import LossTerms
+from networks import DAN, DANLoss, LossTerms
 from networks.backbone import MSCELEB
 from tests.script_help import (
     CLASSES,
@@ -567,13 +570,13 @@ def test_same_seed_same_run_and_another_seed_another(data, tmp_path):
 
 def test_every_epoch_of_a_run_has_an_order_of_its_own(data, tmp_path, monkeypatch):
     seen = []
-    add = engine_train.LossLog.add
+    add = LossLog.add
 
     def noting(self, total, terms, indices):
         seen.append((self.epoch, indices.tolist()))
         add(self, total, terms, indices)
 
-    monkeypatch.setattr(engine_train.LossLog, "add", noting)
+    monkeypatch.setattr(LossLog, "add", noting)
     run_tiny(data, tmp_path / "run", "--epochs", 3, "--seed", 4)
     expected = []
     sampler = TrainingBatches(21, 8, 4)
@@ -1140,17 +1143,83 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(data, tmp_path):
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_a_loss_is_watched_however_rarely_it_is_fetched(data, tmp_path, every, monkeypatch):
     """On a GPU losses are fetched in groups; the step that is named stays the same."""
-    original = engine_train.LossLog.__init__
+    original = LossLog.__init__
 
     def rarely(self, current, epoch, lr):
         original(self, current, epoch, lr)
         self.every = every
 
-    monkeypatch.setattr(engine_train.LossLog, "__init__", rarely)
+    monkeypatch.setattr(LossLog, "__init__", rarely)
     current = prepare(small_recipe(data, tmp_path))
     current.parallel.criterion = Poisoned(current.criterion, at_step=2)
     with pytest.raises(InputError, match="epoch 1, step 2"):
         engine_train.optimize_epoch(current, 1, 0.001)
+
+
+class Slow:
+    """A GPU's event that comes `looks` looks later."""
+
+    def __init__(self, looks: int):
+        self.looks = looks
+
+    def query(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    def synchronize(self) -> None:
+        self.looks = 0
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3, 100])
+def test_losses_that_arrive_late_are_the_same(data, tmp_path, looks, monkeypatch):
+    expected = engine_train.optimize_epoch(prepare(small_recipe(data, tmp_path)), 1, 0.001)
+    original = Arriving.of.__func__
+    read_at_once = []
+
+    def of(cls, values, indices):
+        return original(cls, values, indices)._replace(event=Slow(looks))
+
+    def add(self, *step):
+        adding(self, *step)
+        read_at_once.append(self.steps)
+
+    adding = LossLog.add
+    monkeypatch.setattr(Arriving, "of", classmethod(of))
+    monkeypatch.setattr(LossLog, "add", add)
+    found = engine_train.optimize_epoch(prepare(small_recipe(data, tmp_path)), 1, 0.001)
+    assert found == expected
+    assert read_at_once == {0: [1, 2, 3], 1: [0, 1, 2]}.get(looks, [0, 0, 0])
+
+
+def test_a_loss_that_arrives_at_the_end_is_watched(data, tmp_path, monkeypatch):
+    original = Arriving.of.__func__
+
+    def of(cls, values, indices):
+        return original(cls, values, indices)._replace(event=Slow(100))
+
+    monkeypatch.setattr(Arriving, "of", classmethod(of))
+    current = prepare(small_recipe(data, tmp_path))
+    current.parallel.criterion = Poisoned(current.criterion, at_step=2)
+    with pytest.raises(InputError, match="epoch 1, step 2"):
+        engine_train.optimize_epoch(current, 1, 0.001)
+
+
+def test_a_step_asks_the_device_for_no_value():
+    """Fake tensors have no values, so whatever would wait for one is an error."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+    with FakeTensorMode():
+        step = Step(DAN(CLASSES, 2), DANLoss(CLASSES), False)
+        parameters = [*step.parameters()]
+        optimizer = make_optimizer(OPTIMIZERS["adamw"], parameters, lr=0.1)
+        for _ in range(2):
+            total, loss, _ = step(torch.randn(4, 3, 64, 64), torch.zeros(4, dtype=torch.long))
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
+        assert all(parameter.grad is not None for parameter in parameters)
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
 
 
 def test_a_partial_scheduler_that_asks_for_epochs_is_given_them():

@@ -59,6 +59,7 @@ class Setting:
     pairs: int
     seconds: float  # at most so long for a line, once it has three pairs
     bf16: bool
+    compile: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,6 +91,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--pairs", type=int, default=15, metavar="N", help="at most so many of each [15]")
     add("--seconds", type=float, default=9.0, metavar="X", help="at most so long a line [9]")
     add("--quick", action="store_true", help="32 pixels, one pair: only to see that it runs")
+    add("--compile", action="store_true", help="also the training step under torch.compile")
     add("--json", type=Path, metavar="FILE", help="write everything there")
     args = parser.parse_args(arguments)
     if not 32 <= args.image_size <= 4096:
@@ -108,7 +110,8 @@ def make_setting(args: argparse.Namespace) -> Setting:
     size, batches, pairs = args.image_size, tuple(args.batch_sizes), args.pairs
     if args.quick:
         size, batches, pairs = 32, (2,), 1
-    return Setting(device, size, batches, pairs, args.seconds, wants_bf16("auto", device))
+    bf16 = wants_bf16("auto", device)
+    return Setting(device, size, batches, pairs, args.seconds, bf16, args.compile)
 
 
 # --------------------------------------------------------------------------------------------
@@ -211,13 +214,21 @@ def forward(
 
 
 def step(
-    network: nn.Module, setting: Setting, batch: int, *, plain: bool, bf16: bool
+    network: nn.Module,
+    setting: Setting,
+    batch: int,
+    *,
+    plain: bool,
+    bf16: bool,
+    compiled: bool = False,
 ) -> Callable[[], None]:
     """A call that takes a training step on random images, plainly or as the train scripts do."""
     import torch
 
     from engine.device import memory_format
 
+    if compiled:
+        network.compile()
     take_step = trainer(network, setting, plain=plain, bf16=bf16)
     shape = (batch, 3, setting.image_size, setting.image_size)
     images = torch.randn(shape, device=setting.device).to(memory_format=memory_format(plain))
@@ -273,6 +284,10 @@ def training_rows(setting: Setting) -> Iterator[Row]:
             bare = step(networks()[1], setting, batch, plain=False, bf16=bf16)
             sides = ((f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
             yield row_of(setting, f"train step, batch {batch}", *sides)
+            if setting.compile:
+                both = step(networks()[0], setting, batch, plain=False, bf16=bf16, compiled=True)
+                sides = ((f"ours {name}", ours), (f"compiled {name}", both))
+                yield row_of(setting, f"train step, batch {batch}", *sides)
 
 
 # --------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.batch_size < 2 or args.images < args.batch_size:
         raise InputError("--batch-size and --images: expected 2 or more, and a batch of images")
     args.batch_sizes, args.pairs, args.seconds = [args.batch_size], 5, 9.0
+    args.compile = False
     return args
 
 
