@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def find_device(name: str) -> torch.device:
     """The device of that name; "auto" takes a GPU if there is one.
 
+    A GPU becomes torch's current one, whose stream events and waiting refer to.
+
     Raises InputError where there is no such device.
     """
     import torch
@@ -33,4 +35,6 @@ def find_device(name: str) -> torch.device:
             raise InputError(
                 f"--device {name} is not available: torch sees {count} CUDA GPUs; use --device cpu"
             )
+        if device.index is not None:
+            torch.cuda.set_device(device)
     return device

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+import multiprocessing
+import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import RawArray
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +33,8 @@ class ImageCache:
         height, width = self._resize.size
         self._shape = (len(indices), height, width, 3)
         self._slots = {index: slot for slot, index in enumerate(indices)}
-        # Anonymous, visible to every process that inherits it, and zero at the start.
-        self._pixels = RawArray(ctypes.c_uint8, cache_bytes(dataset, len(indices)))
-        self._filled = RawArray(ctypes.c_uint8, len(indices))
+        self._pixels = _shared_zeros(cache_bytes(dataset, len(indices)))
+        self._filled = _shared_zeros(len(indices))
 
     def transformed(self, dataset: FaceDataset, index: int) -> Any:
         """What the data set's whole transform makes of image `index`."""
@@ -45,6 +46,19 @@ class ImageCache:
             pixels[slot] = np.asarray(self._resize(dataset.read_image(index)))
             self._filled[slot] = 1
         return self._rest(Image.fromarray(pixels[slot]))
+
+
+def lazily_shared() -> bool:
+    """Whether shared memory is taken page by page as it is written, and has no size limit."""
+    return sys.platform != "win32" and multiprocessing.get_start_method() == "fork"
+
+
+def _shared_zeros(size: int) -> Any:
+    """Bytes that loading processes share."""
+    if lazily_shared():
+        return mmap.mmap(-1, size)  # anonymous; children inherit it
+    # A file in /dev/shm or the folder for temporary files, which other processes open by name.
+    return multiprocessing.RawArray(ctypes.c_uint8, size)
 
 
 def cache_bytes(dataset: FaceDataset, images: int) -> int | None:
@@ -64,6 +78,6 @@ def _parted(transform: Callable[[Image.Image], Any] | None) -> tuple[Any, Any]:
     from torchvision.transforms import v2
 
     steps = list(transform.transforms) if isinstance(transform, v2.Compose) else []
-    if len(steps) < 2 or not isinstance(steps[0], v2.Resize) or len(steps[0].size) != 2:
+    if len(steps) < 2 or not isinstance(steps[0], v2.Resize) or len(steps[0].size or ()) != 2:
         raise ValueError("the transform does not begin with a resizing to a fixed size")
     return steps[0], v2.Compose(steps[1:])

@@ -22,6 +22,6 @@ def compiler_told() -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--compile: torch cannot compile the network here ({reason}); start again with "
-            "--resume and without --compile"
+            f"--compile: torch cannot compile the network here ({reason}); leave --compile out (a "
+            "training run goes on with --resume)"
         ) from error

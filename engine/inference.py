@@ -15,13 +15,14 @@ def inference_network(
 ) -> nn.Module:
     """A network in eval mode on a device, for `predict`; that given is left as it is.
 
-    DAN and the ResNet-18 are fused and, on a CPU, packed for its kernels; others run as they are.
+    DAN and the ResNet-18 are fused and, on a CPU, packed for its kernels. Others, classes made
+    from these too, may compute something else and run as they are.
 
     bf16: whether it will run under autocast to bfloat16.
     plain: let every layer run on its own, as it was trained.
     """
-    if plain or not isinstance(network, DAN | ResNet18):
-        return network.eval().to(device, memory_format=memory_format())
+    if plain or type(network) not in (DAN, ResNet18):
+        return network.eval().to(device)
     fused = fuse(network).to(device, memory_format=memory_format())
     if device.type == "cpu":
         pack(fused, torch.bfloat16 if bf16 else torch.float32)

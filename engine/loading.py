@@ -203,8 +203,11 @@ def batches_on(
         if partial.batch is None:
             continue
         images, labels, indices = partial.batch
-        images = images.to(device, non_blocking=True, memory_format=memory_format(plain))
-        yield images, labels.to(device, non_blocking=True), indices
+        # Only to a GPU, from pinned memory: elsewhere a copy may be read before it is whole.
+        images, labels = (
+            part.to(device, non_blocking=device.type == "cuda") for part in (images, labels)
+        )
+        yield images.contiguous(memory_format=memory_format(plain)), labels, indices
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Arriving(NamedTuple):
         there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         there.copy_(values, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(values.device))
         return cls(there, event, indices)
 
     def arrived(self, *, wait: bool) -> bool:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from datasets.cache import lazily_shared
 
 from .loading import SeededImages
 
@@ -23,6 +27,8 @@ def keep_in_memory(parts: Sequence[SeededImages], *, processes: int = 1) -> str:
     if None in needed:
         return "images are read from their files every time: their transform resizes too late"
     images, total, free = sum(map(len, parts)), processes * sum(needed), free_memory()
+    if not free:
+        return "images are read from their files every time: how much memory is free is not known"
     if total > SHARE * free:
         return (
             f"images are read from their files every time: {images:,} would take "
@@ -49,7 +55,15 @@ def free_memory() -> int:
         free = min(free, limit - int((group / "memory.current").read_text()))
     except (OSError, ValueError):  # no such group, or no limit: "max"
         pass
+    if not lazily_shared():
+        free = min(free, _room_for_shared_files())
     return max(0, free)
+
+
+def _room_for_shared_files() -> int:
+    """Free bytes where multiprocessing puts what processes share."""
+    memory = Path("/dev/shm")
+    return shutil.disk_usage(memory if memory.is_dir() else tempfile.gettempdir()).free
 
 
 def _gigabytes(size: int) -> str:

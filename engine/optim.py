@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,11 @@ def make_optimizer(
     on = {parameter.device.type for parameter in parameters}
     # None means that the recipe leaves the choice open; an optimiser without it has no choice.
     open_choice = all(optimizer.defaults.get(name, "none") is None for name in KERNELS)
-    if not open_choice or not (plain or on <= set(FUSED_ON)):
-        return optimizer
-    kernel = {"foreach": False} if plain else {"fused": True}
-    optimizer = make(parameters, lr=lr, **kernel)
+    if open_choice and (plain or on <= set(FUSED_ON)):
+        kernel = {"foreach": False} if plain else {"fused": True}
+        # Not every setting and every device has a fused form; torch says so at once.
+        with contextlib.suppress(RuntimeError):
+            optimizer = make(parameters, lr=lr, **kernel)
     optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     return optimizer
 

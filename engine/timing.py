@@ -9,7 +9,7 @@ import torch
 
 from common.devices import find_device
 
-from .device import wants_bf16
+from .device import memory_format, wants_bf16
 from .distributed import Step
 from .optim import make_optimizer
 from .recipe import Recipe
@@ -25,11 +25,12 @@ def seconds_per_image(recipe: Recipe, num_classes: int) -> float:
     most = max(2, 8 * 224**2 // recipe.image_size**2)
     size = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, most)
     method = dataclasses.replace(recipe.method, pretrained="none")
-    network = method.network(num_classes).to(device, memory_format=torch.channels_last)
+    network = method.network(num_classes).to(device, memory_format=memory_format())
     criterion = method.criterion(num_classes).to(device)
     step = Step(network, criterion, wants_bf16(recipe.amp, device))
     optimizer = make_optimizer(recipe.optimizer, [*step.parameters()], lr=0.0)
     images = torch.randn(size, 3, recipe.image_size, recipe.image_size, device=device)
+    images = images.contiguous(memory_format=memory_format())
     labels = torch.arange(size, device=device) % num_classes
     times = []
     for _ in range(4):

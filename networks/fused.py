@@ -23,9 +23,9 @@ def fuse(model: DAN | ResNet18) -> nn.Module:
     convolution; and pooling comes before scaling, so that no scaled feature map is made.
     The result cannot be trained.
 
-    Raises TypeError for another network.
+    Raises TypeError for another network, one of a class made from these too.
     """
-    if not isinstance(model, DAN | ResNet18):
+    if type(model) not in (DAN, ResNet18):
         raise TypeError(f"fuse takes a DAN or a ResNet18, got {type(model).__name__}")
     like = model.fc.weight
     # Products of weights are taken in float64, which not every device has, and rounded once.

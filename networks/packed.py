@@ -24,7 +24,8 @@ def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether torch computes convolutions of this type with oneDNN here."""
-    if not torch.backends.mkldnn.is_available():
+    reorder = hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+    if not (torch.backends.mkldnn.is_available() and reorder):
         return False
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()

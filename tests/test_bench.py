@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from common.errors import InputError
 from tools import bench
 
 
@@ -51,6 +52,26 @@ def test_peak_memory_is_that_of_the_tensors():
         return torch.ones(10**5) + 1
 
     assert bench.peak(run, torch.device("cpu")) == pytest.approx(4e6, rel=0.01)
+
+
+def test_a_device_that_is_not_measured_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(InputError, match="--device mps is not measured; expected cpu or cuda"):
+        bench.main(["--device", "mps"])
+
+
+def test_peak_memory_has_the_gradients_and_not_the_weights(setting):
+    import tools.bench as module
+
+    network = torch.nn.Linear(1000, 1000)
+
+    def take(images, labels):
+        network(images).sum().backward()
+        network.zero_grad(set_to_none=True)
+
+    take(torch.randn(2, 1000), None)
+    peak = module.peak(lambda: take(torch.randn(2, 1000), None), torch.device("cpu"))
+    assert 4e6 < peak < 5e6
 
 
 def test_quick_writes_every_part_of_the_table(tmp_path, capsys):

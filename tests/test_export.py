@@ -56,6 +56,22 @@ def test_an_exported_program_has_the_networks_logits(trained, tmp_path, capsys):
         assert_close(loaded(images), network, images)
 
 
+def test_a_released_file_gives_the_names_of_its_data_set(tmp_path, capsys):
+    path = tmp_path / "affecnet8_epoch5_acc0.6209.pth"
+    torch.save({"model_state_dict": DAN(8, 1).state_dict()}, path)
+    export.main([str(path), str(tmp_path / "x.pt2"), "--image-size", "32"])
+    assert '"Neutral", "Happy", "Sad"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["abc", 0, 3.5])
+def test_an_image_size_that_is_none_is_refused(trained, tmp_path, size):
+    content = torch.load(trained[0], weights_only=True)
+    torch.save({**content, "settings": {"image_size": size}}, tmp_path / "bad.pth")
+    with pytest.raises(InputError, match="its image_size is"):
+        export.main([str(tmp_path / "bad.pth"), str(tmp_path / "x.pt2")])
+    assert not (tmp_path / "x.pt2").exists()
+
+
 @needs_onnx
 def test_onnx_has_the_networks_logits(trained, tmp_path):
     import onnx

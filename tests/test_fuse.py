@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from engine.device import autocast
 from engine.inference import inference_network
 from networks import DAN, ResNet18, fuse, pack
 from networks.packed import PackedConv2d, can_pack
+
+CPU = torch.device("cpu")
 
 
 def _lived_in(model: nn.Module) -> nn.Module:
@@ -70,6 +73,21 @@ def test_fused_network_has_no_batch_norm_left():
     assert not kinds & {nn.BatchNorm1d, nn.BatchNorm2d}
 
 
+class Own(DAN):
+    """A user's network, which is not what DAN computes."""
+
+    def forward(self, images: torch.Tensor):
+        output = super().forward(images)
+        return output._replace(logits=output.logits + 1)
+
+
+def test_a_network_made_from_dan_is_not_taken_for_it():
+    network = Own(7, 2).eval()
+    with pytest.raises(TypeError, match="got Own"):
+        fuse(network)
+    assert inference_network(network, CPU) is network
+
+
 def test_another_network_is_refused():
     with pytest.raises(TypeError, match="DAN or a ResNet18, got Linear"):
         fuse(nn.Linear(2, 2))
@@ -77,8 +95,6 @@ def test_another_network_is_refused():
 
 # --------------------------------------------------------------------------------------------
 # Packed weights
-
-CPU = torch.device("cpu")
 
 
 def _layouts(batch: int) -> list[torch.Tensor]:
@@ -127,6 +143,13 @@ def test_what_cannot_be_packed_is_left_as_it_is(monkeypatch):
     for network, dtype in ((reflecting, torch.float32), (same, torch.float32)):
         assert type(pack(network, dtype)[0]) is nn.Conv2d
     assert type(pack(nn.Sequential(nn.Conv2d(1, 1, 3)), torch.float64)[0]) is nn.Conv2d
+    for owner, name, value in (
+        (torch.backends.mkldnn, "is_available", lambda: False),
+        (torch._C, "_nn", SimpleNamespace()),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            assert not can_pack(torch.float32)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert type(pack(nn.Sequential(nn.Conv2d(1, 1, 3)))[0]) is nn.Conv2d
 

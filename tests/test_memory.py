@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
+import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from datasets import RAFDB, transforms
 from engine import memory
@@ -77,7 +83,7 @@ def test_images_that_do_not_fit_are_read_from_their_files(data, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 2 * needed)
     assert "kept in memory" in memory.keep_in_memory([images])
     assert images.dataset.cache is not None
-    for free, processes in ((2 * needed - 2, 1), (2 * needed, 2), (0, 1)):
+    for free, processes in ((2 * needed - 2, 1), (2 * needed, 2), (1, 1)):
         images = faces(data)
         monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
         said = memory.keep_in_memory([images], processes=processes)
@@ -99,6 +105,32 @@ def test_a_transform_that_does_not_resize_first_is_left_alone(data):
     assert images.dataset.cache is None
 
 
+def test_memory_that_nobody_knows_of_is_not_taken(data, monkeypatch):
+    images = faces(data)
+    monkeypatch.setattr(memory, "free_memory", lambda: 0)
+    assert "how much memory is free is not known" in memory.keep_in_memory([images])
+    assert images.dataset.cache is None
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_cache_takes_memory_as_it_is_filled_or_knows_its_room(data, method, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    images = faces(data)
+    expected = epochs(faces(data), 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**21))
+    assert (memory.free_memory() == 2**21) == (method == "spawn")
+    assert "kept in memory" in memory.keep_in_memory([images])
+    assert isinstance(images.dataset.cache._pixels, mmap.mmap) == (method == "fork")
+    assert differences(epochs(images, 0), expected) == []
+
+
+@pytest.mark.parametrize("resize", [v2.Resize(None, max_size=40), v2.Resize(32)])
+def test_a_resizing_to_no_fixed_size_is_left_alone(data, resize):
+    images = SeededImages(RAFDB(data, "train", v2.Compose([resize, v2.ToImage()])))
+    assert "resizes too late" in memory.keep_in_memory([images])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
 def test_free_memory_is_there_and_below_a_petabyte():
     assert 2**20 < memory.free_memory() < 2**50
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, RMSprop
 
+from engine import optim
 from engine.optim import AdamW, make_optimizer
 from engine.recipe import OPTIMIZERS
 from tests.script_help import differences
@@ -51,6 +52,23 @@ def test_a_state_is_taken_over_but_not_the_kernel_it_was_made_with(name):
     assert (group["fused"], group["foreach"], group["lr"]) == (True, None, 0.1)
     assert differences(dict(fused.state_dict()["state"]), dict(saved["state"])) == []
     step(fused)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_fused_state_is_taken_over_where_nothing_is_fused(name, monkeypatch):
+    fused = make_optimizer(OPTIMIZERS[name], weights(), lr=0.1)
+    step(fused)
+    monkeypatch.setattr(optim, "FUSED_ON", ())
+    other = make_optimizer(OPTIMIZERS[name], weights(), lr=0.1)
+    other.load_state_dict(fused.state_dict())
+    assert not other.param_groups[0]["fused"]
+    step(other)
+
+
+def test_settings_that_have_no_fused_form_are_left_as_they_are():
+    optimizer = make_optimizer(partial(Adam, differentiable=True), weights(), lr=0.1)
+    assert optimizer.defaults["differentiable"]
+    assert not optimizer.defaults["fused"]
 
 
 @pytest.mark.parametrize("make", [partial(SGD, foreach=True), partial(Adam, fused=False), RMSprop])

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import write_json
+from engine.compiling import compiler_told
 
 if TYPE_CHECKING:
     import torch
@@ -69,10 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = make_setting(args)
     print(heading(setting), flush=True)
     rows: list[Row] = []
-    for measure in (inference_rows, training_rows, loading_rows):
-        for row in measure(setting):
-            print(line(row), flush=True)
-            rows.append(row)
+    with compiler_told():
+        for measure in (inference_rows, training_rows, loading_rows):
+            for row in measure(setting):
+                print(line(row), flush=True)
+                rows.append(row)
     costs, peaks = sizes(setting), memory(setting)
     print("\n" + "\n".join([*costs_lines(costs), *peaks_lines(peaks)]))
     if args.json:
@@ -107,6 +109,8 @@ def make_setting(args: argparse.Namespace) -> Setting:
     from engine.device import wants_bf16
 
     device = find_device(args.device)
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {args.device} is not measured; expected cpu or cuda")
     size, batches, pairs = args.image_size, tuple(args.batch_sizes), args.pairs
     if args.quick:
         size, batches, pairs = 32, (2,), 1
@@ -253,9 +257,9 @@ def trainer(
 
     def take_step(images: torch.Tensor, labels: torch.Tensor) -> None:
         total, _, _ = whole(images, labels)
-        optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     return take_step
 
@@ -375,7 +379,10 @@ def sizes(setting: Setting) -> dict[str, dict[str, float]]:
 
 
 def memory(setting: Setting) -> dict[str, float]:
-    """Peak memory of a training step beyond weights and batch, megabytes, by side."""
+    """Peak memory of a training step, megabytes, by side: activations and gradients.
+
+    Weights, momentum and the batch are there before it, and not counted.
+    """
     batch = max(setting.batch_sizes)
     found = {}
     for name, plain, bf16 in (("plain float32", True, False), ("ours", False, setting.bf16)):
@@ -422,10 +429,18 @@ def heading(setting: Setting) -> str:
         if setting.device.type == "cuda"
         else f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     )
+    name += ", float32 convolutions in TF32" if tf32(setting) else ""
     return (
         f"{setting.device.type} ({name}), torch {torch.__version__}, {setting.image_size} px, "
         f"median of up to {setting.pairs} pairs"
     )
+
+
+def tf32(setting: Setting) -> bool:
+    """Whether a GPU shortens the factors of float32 convolutions, as torch lets it by default."""
+    import torch
+
+    return setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32
 
 
 def line(row: Row) -> str:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import write_whole
+from datasets import DATASETS
+from eval import Trained, read_trained
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,17 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     import torch
 
-    from engine.checkpoint import load_checkpoint
-    from networks import fuse, network_for
+    from networks import fuse
 
-    content = load_checkpoint(args.checkpoint)
-    try:
-        network = network_for(content["model_state_dict"])
-    except InputError as error:
-        raise InputError(f"checkpoint {args.checkpoint}: {error}") from error
-    size = args.image_size or content.get("settings", {}).get("image_size", 224)
-    about = describe(content, network.num_classes, size)
-    module = logits_only(fuse(network))
+    trained = read_trained(args.checkpoint)
+    size = args.image_size or trained.image_size
+    about = describe(trained, size)
+    module = logits_only(fuse(trained.network))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 3, size, size, generator=generator)
     program = torch.export.export(
@@ -85,11 +82,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def describe(content: dict, num_classes: int, size: int) -> dict[str, str]:
+def describe(trained: Trained, size: int) -> dict[str, str]:
     """The metadata: class names in the order of the logits, and what the input should be."""
     from datasets.transforms import MEAN, STD
 
-    names = content.get("class_names") or [f"class {i}" for i in range(num_classes)]
+    # A released file has no names, but the name of its data set.
+    known = DATASETS[trained.dataset].classes if trained.dataset in DATASETS else ()
+    count = trained.network.num_classes
+    numbered = [f"class {i}" for i in range(count)]
+    names = trained.classes or (list(known) if len(known) == count else numbered)
     return {
         "classes": json.dumps(names),
         "mean": json.dumps(MEAN),

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.cli import Parser, call_main
 from common.errors import InputError
@@ -38,6 +38,9 @@ from .bench import (
     trainer,
     types,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 #: Kinds of operation by torch's names of them, the first that fits; the rest is "other".
 KINDS = (
@@ -140,6 +143,9 @@ def shares_of(run: Callable[[], Any], setting: Setting) -> dict[str, float]:
             torch.cuda.synchronize()
     spent: dict[str, float] = {}
     for event in profile.key_averages():
+        # The kernels of a GPU are listed besides, their time once more with what started them.
+        if event.device_type != torch.autograd.DeviceType.CPU:
+            continue
         own = event.self_device_time_total if gpu else event.self_cpu_time_total
         spent[kind_of(event.key)] = spent.get(kind_of(event.key), 0.0) + own
     whole = sum(spent.values())
@@ -159,6 +165,8 @@ def fastest_product(setting: Setting, *, bf16: bool) -> float:
     dtype = torch.bfloat16 if bf16 else torch.float32
     left, right = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
     clock = stopwatch(setting.device)
+    # On a GPU float32 convolutions are computed in TF32 unless that is off: so are these.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     torch.mm(left, right)
     return side**3 / min(clock(lambda: torch.mm(left, right)) for _ in range(10))
 
@@ -169,8 +177,6 @@ def fastest_product(setting: Setting, *, bf16: bool) -> float:
 
 def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
     """Train two epochs on drawn faces from memory and say how long the second one waited."""
-    import torch
-
     from datasets import transforms
     from engine.loading import SeededImages, TrainingBatches, make_loader, worker_count
 
@@ -183,11 +189,7 @@ def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
         batches = TrainingBatches(len(images), args.batch_size, seed=0)
         loader = make_loader(images, batches, workers=workers, device=setting.device)
         for _ in range(2):  # the first epoch starts the workers and fills the memory
-            started = time.perf_counter()
-            waited = epoch(loader, setting.device, take_step)
-            if setting.device.type == "cuda":
-                torch.cuda.synchronize()
-            whole = time.perf_counter() - started
+            whole, waited = epoch(loader, setting.device, take_step)
     return (
         f"an epoch of {len(images):,} images from memory, {workers} loading processes, "
         f"{'bfloat16' if setting.bf16 else 'float32'}: {len(images) / whole:.1f} images/s, "
@@ -195,18 +197,42 @@ def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
     )
 
 
-def epoch(loader: Any, device: Any, take_step: Callable[[Any, Any], None]) -> float:
-    """Take a step on every batch; returns the seconds in which the loop waited for one."""
+def epoch(
+    loader: Any, device: torch.device, take_step: Callable[[Any, Any], None]
+) -> tuple[float, float]:
+    """Take a step on every batch; returns the seconds of all, and of those without a step.
+
+    On a GPU the seconds of a step are those of the device, which works while the loop goes on.
+    """
+    import torch
+
     from engine.loading import batches_on
 
-    loaded, waited = batches_on(loader, device), 0.0
-    while True:
-        asked = time.perf_counter()
-        batch = next(loaded, None)
-        waited += time.perf_counter() - asked
-        if batch is None:
-            return waited
-        take_step(*batch[:2])
+    marks, started = [], time.perf_counter()
+    for images, labels, _ in batches_on(loader, device):
+        begin = mark(device)
+        take_step(images, labels)
+        marks.append((begin, mark(device)))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    whole = time.perf_counter() - started
+    return whole, whole - sum(seconds_between(*ends) for ends in marks)
+
+
+def mark(device: torch.device) -> Any:
+    """A point in time: on a GPU that at which the device gets there."""
+    import torch
+
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(begin: Any, end: Any) -> float:
+    """Seconds between two marks that the device has passed."""
+    return end - begin if isinstance(end, float) else begin.elapsed_time(end) / 1000
 
 
 # --------------------------------------------------------------------------------------------
