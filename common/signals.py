@@ -42,6 +42,7 @@ class _Watch:
     def __init__(self) -> None:
         self.owner = 0
         self.number = 0  # of the first signal
+        self.ending = False  # without a signal
         self.since = 0.0
 
     def __call__(self, number: int, _frame: Any) -> None:
@@ -50,7 +51,7 @@ class _Watch:
             if number != signal.SIGINT:
                 os._exit(128 + number)
             return
-        if self.number:
+        if self.number or self.ending:
             if time.monotonic() - self.since > PATIENCE:
                 os._exit(128 + number)
             return
@@ -67,11 +68,21 @@ def watch_signals() -> None:
     """From now on a signal to end raises `Stopped` in the main thread of this process."""
     if threading.current_thread() is not threading.main_thread():
         return
-    _watch.owner, _watch.number = os.getpid(), 0
+    _watch.owner, _watch.number, _watch.ending = os.getpid(), 0, False
     for name in NAMES:
         # Signals that were ignored when the process started (nohup, &) stay so.
         if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN:
             signal.signal(signal.Signals[name], _watch)
+
+
+def overlook_signals() -> None:
+    """This process ends, so for a while a signal to end adds nothing; an earlier one may be raised.
+
+    torchrun signals all processes where one has failed, and would cut short what they say of it.
+    """
+    if not _watch.number and _watch.owner == os.getpid():
+        _watch.ending, _watch.since = True, time.monotonic()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # as in the handler
 
 
 def stop_asked() -> Stopped | None:

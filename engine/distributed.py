@@ -16,12 +16,17 @@ one process on the whole batch:
   no such layer, each process takes those of its part, and the running ones are the first's.
 - Evaluation gives each process a part of the images; the parts are put together in order.
 - The first process alone writes and prints.
+- Settings and data have to be the same on every machine; that is looked at before the first step.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import sys
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,8 +39,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import InputError
+from common.signals import overlook_signals
 
 from .device import autocast
+from .endings import Notes, ending
+
+# How long the processes wait for each other to start, seconds: importing torch takes minutes on a
+# busy machine.
+PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,11 @@ class World:
     def first(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
+
+    @property
+    def machine(self) -> int:
+        """What tells this machine from others: the number of its first process."""
+        return self.rank - self.local_rank
 
     @property
     def least(self) -> int:
@@ -99,6 +115,16 @@ class World:
         """This process's part of `count` things: even, in order, none left out."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
+    @contextlib.contextmanager
+    def last_words(self) -> Iterator[None]:
+        """After an error the signals with which torchrun then ends all processes are overlooked."""
+        try:
+            yield
+        except Exception:
+            if self.size > 1:
+                overlook_signals()
+            raise
+
     def together(self, step: Step, device: torch.device) -> nn.Module:
         """A training step whose gradients are those of all processes."""
         if self.size == 1:
@@ -138,59 +164,106 @@ def world_of(device_name: str) -> Iterator[World]:
     """Join the processes that torchrun started; alone where it did not.
 
     Processes but the first print nothing and warn of nothing. Raises InputError where another
-    process has died, and for a number of processes that the GPUs do not allow.
+    process has died, unless that is told elsewhere (engine/endings.py), and for a number of
+    processes that the GPUs do not allow.
     """
     world = _world_of_environment()
     if world.size == 1:
         yield world
         return
-    gpus = device_name != "cpu" and torch.cuda.is_available()
-    if gpus and world.local_size > torch.cuda.device_count():
-        raise InputError(
-            f"{world.local_size} processes on this machine, but torch sees "
-            f"{torch.cuda.device_count()} GPUs; give torchrun --nproc-per-node as many"
-        )
-    if gpus:
-        torch.cuda.set_device(world.local_rank)
     with contextlib.ExitStack() as stack:
         if not world.first:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(_nowhere())))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-        store = _store(world)
-        dist.init_process_group(
-            "nccl" if gpus else "gloo", store=store, rank=world.rank, world_size=world.size
-        )
+        notes = Notes(dist.HashStore(), world)  # to itself, until it has met the others
         try:
-            yield world
-            dist.barrier()
-            dist.destroy_process_group()
-        except (dist.DistError, RuntimeError) as error:
-            if not _of_the_connection(error):
-                raise
-            raise InputError(
-                f"process {world.rank} of {world.size} lost the others: one of them has ended "
-                "(its own message is above or below); start again with --resume"
-            ) from error
+            with world.last_words():
+                store, _, _ = next(dist.rendezvous("env://"))
+                store = meet(store, world)
+                notes = Notes(store, world)
+                backend = _backend(device_name, world)
+                dist.init_process_group(
+                    backend, store=store, rank=world.rank, world_size=world.size
+                )
+                yield world
+                dist.barrier()
+                dist.destroy_process_group()
+        except BaseException as error:
+            end = ending(error, world, notes)
+            try:
+                if end is error:
+                    raise
+                raise end from error
+            finally:
+                # It and this frame would keep each other, and with them the loading processes.
+                del end
 
 
-def _store(world: World) -> dist.Store:
-    """Where the processes find each other."""
-    store, _, _ = next(dist.rendezvous("env://"))
-    if world.local_size < world.size:
-        return store
-    # On one machine torchrun keeps its store over `--max-restarts`, with dead addresses in it.
-    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+def _backend(device_name: str, world: World) -> str:
+    """What torch joins the processes with; on GPUs this process's is chosen as well."""
+    if device_name == "cpu" or not torch.cuda.is_available():
+        return "gloo"
+    if world.local_size > torch.cuda.device_count():
+        raise InputError(
+            f"{world.local_size} processes on this machine, but torch sees "
+            f"{torch.cuda.device_count()} GPUs; give torchrun --nproc-per-node as many"
+        )
+    torch.cuda.set_device(world.local_rank)
+    return "nccl"
+
+
+def meet(store: dist.Store, world: World) -> dist.Store:
+    """A part of `store` that is new and the same for all processes; waits until all are there.
+
+    torchrun may keep its store over `--max-restarts`, with addresses of dead processes in it, and
+    counts restarts on each machine for itself. So the first process gives each start a name. The
+    others cannot go on with that of one who has died: its answer holds other words than theirs.
+    All wait in Python, where signals are heard.
+    """
+    word, until = uuid.uuid4().hex, time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if world.first:
+            store.set("start", word)
+            answers = [f"{word} {rank}" for rank in range(1, world.size)]
+            if store.check(answers):
+                words = [store.get(answer).decode() for answer in answers]
+                store.set(f"{word} go", json.dumps(words))
+                return dist.PrefixStore(word, store)
+        elif store.check(["start"]):
+            start = store.get("start").decode()
+            store.set(f"{start} {world.rank}", word)
+            if store.check([f"{start} go"]) and word in json.loads(store.get(f"{start} go")):
+                return dist.PrefixStore(start, store)
+        time.sleep(0.02)
+    raise InputError(
+        f"process {world.rank} of {world.size} waited {PATIENCE / 60:.0f} minutes for the others; "
+        "look at what they say, and start torchrun on every machine"
+    )
+
+
+def command_line() -> list[str]:
+    """The words that started this run, for a shell in the same folder: torchrun's where it did."""
+    world = _world_of_environment()
+    if world.size == 1:
+        return ["python", *sys.argv]
+    words = _parent_command()
+    if words[len(words) - len(sys.argv) + 1 :] != sys.argv[1:]:
+        words = ["torchrun", f"--nproc-per-node={world.local_size}", *sys.argv]
+    elif len(words) > 1 and Path(words[1]).name == "torchrun":
+        del words[0]  # the Python that runs the script torchrun
+    return words
+
+
+def _parent_command() -> list[str]:
+    """The words of the command that started this process, where the system tells them."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
+    return []
 
 
 def _nowhere() -> Any:
     return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def _of_the_connection(error: Exception) -> bool:
-    """Whether an error says that another process is gone; gloo has no type of its own for it."""
-    words = ("gloo", "Connection", "connection", "NCCL", "ncclRemoteError", "Socket")
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
 
 
 def _world_of_environment() -> World:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import shlex
-import sys
 import time
 import warnings
-from contextlib import nullcontext
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from .checkpoint import (
 )
 from .compiling import compiler_told
 from .device import memory_format, use_deterministic_algorithms, wants_bf16
-from .distributed import Step, World, world_of
+from .distributed import Step, World, command_line, world_of
 from .evaluate import confusion_of, predict
 from .inference import inference_network
 from .left_out import LeftOut
@@ -55,7 +56,7 @@ from .memory import keep_in_memory
 from .optim import make_optimizer
 from .progress import duration, progress_bar
 from .recipe import Recipe, settings
-from .resume import claim, restore_states
+from .resume import claim, differences, restore_states
 
 # The images that --holdout and --limit choose are the same for every seed of a comparison.
 SUBSET_SEED = 0
@@ -141,10 +142,28 @@ def train(recipe: Recipe) -> None:
     Raises InputError for data, weights, a device or a folder that does not fit the recipe.
     """
     folder = recipe.run_folder()
+    with world_of(recipe.device) as world, _held(folder) if world.first else nullcontext():
+        _check_settings(recipe, world)
+        _train(recipe, folder, world.same(lambda: claim(folder, recipe)), world)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the run folder; it may be there and is none: then raises InputError."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file; expected a folder")
-    with world_of(recipe.device) as world, run_lock(folder) if world.first else nullcontext():
-        _train(recipe, folder, world.same(lambda: claim(folder, recipe)), world)
+    with run_lock(folder):
+        yield
+
+
+def _check_settings(recipe: Recipe, world: World) -> None:
+    """Raises InputError in a process that was given other settings than the first."""
+    first = world.same(lambda: {"recipe": recipe.name, "settings": settings(recipe)})
+    if differing := differences(first, recipe):
+        raise InputError(
+            f"process {world.rank} of {world.size} was started with other settings than the first: "
+            f"{'; '.join(differing)}; give every machine the same command"
+        )
 
 
 def _train(recipe: Recipe, folder: Path, checkpoint: dict[str, Any] | None, world: World) -> None:
@@ -159,20 +178,25 @@ def _train(recipe: Recipe, folder: Path, checkpoint: dict[str, Any] | None, worl
         write_json(folder / "config.json", _config(current))
     _announce(current)
     try:
-        while current.epoch < recipe.epochs:
-            train_epoch(current)
-    except Stopped as stopped:
-        again = shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
-        stopped.advice = (
-            f"{current.saved} of {recipe.epochs} epochs are in {folder}; go on with: {again} "
-            "--resume"
-        )
+        with world.last_words():
+            while current.epoch < recipe.epochs:
+                train_epoch(current)
+    except (Stopped, RuntimeError) as error:  # RuntimeError: the other processes may be gone
+        error.advice = _advice(current)
         raise
     best, last = current.best_row(), current.rows[-1]
     print(
         f"done: {_scores(last)} after the last epoch; best epoch {best['epoch']}: "
         f"{_scores(best)}; evaluate with: python eval.py {folder / LAST}"
     )
+
+
+def _advice(current: Run) -> str:
+    """How to go on with a run that is stopped."""
+    saved = f"{current.saved} of {current.recipe.epochs} epochs are in {current.folder}; "
+    again = shlex.join(word for word in command_line() if word != "--resume")
+    # Others than the first process do not know what it has written.
+    return f"{saved if current.world.first else ''}go on with: {again} --resume"
 
 
 def prepare(recipe: Recipe, world: World | None = None) -> Run:
@@ -242,6 +266,7 @@ def make_loaders(
     workers = worker_count(recipe.workers, world.local_size)
     if recipe.cache == "auto" and not recipe.plain:
         print(keep_in_memory([images, tests], processes=world.local_size), flush=True)
+    _check_data(images, tests, world)
     return (
         make_loader(
             images,
@@ -265,6 +290,19 @@ def make_loaders(
     )
 
 
+def _check_data(images: SeededImages, tests: SeededImages, world: World) -> None:
+    """Raises InputError in a process that finds other data than the first."""
+    labels = zlib.crc32(repr((images.labels, tests.labels)).encode())
+    found = (len(images), len(tests), labels)
+    first = world.same(lambda: found)
+    if found != first:
+        raise InputError(
+            f"process {world.rank} of {world.size} finds other data than the first in "
+            f"{images.dataset.root}: {found[0]} training and {found[1]} evaluated images, there "
+            f"{first[0]} and {first[1]}, or other labels; every machine needs the same data"
+        )
+
+
 def train_epoch(current: Run) -> None:
     """One pass over the training split, one over the evaluated one; then write both."""
     started = time.perf_counter()
@@ -286,6 +324,7 @@ def train_epoch(current: Run) -> None:
     current.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
     if current.world.first:
         _write(current)
+    current.saved = current.epoch
     seconds = time.perf_counter() - started
     terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
     print(
@@ -338,7 +377,6 @@ def _write(current: Run) -> None:
         save_checkpoint(current.folder / BEST, content)
     # Last, since --resume goes by it: a run that is cut before it repeats the epoch.
     save_checkpoint(current.folder / LAST, content)
-    current.saved = current.epoch
 
 
 def _config(current: Run) -> dict[str, Any]:
@@ -362,7 +400,7 @@ def _config(current: Run) -> dict[str, Any]:
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         },
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(command_line()),
     }
 
 

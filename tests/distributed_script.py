@@ -1,14 +1,14 @@
-"""What tests/test_distributed.py has torchrun start: `parts FILE`, or `train` and flags.
+"""What tests/test_distributed.py has several processes run; a train script for torchrun.
 
 A process whose number is in DIE_RANK kills itself at the start of the epoch in DIE_EPOCH, once:
-it leaves the file DIE_MARK.
+it leaves the file DIE_MARK. With DIE_BY=Ctrl-C it gives torchrun that signal instead, and waits.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
+import time
 from pathlib import Path
 
 import torch
@@ -68,6 +68,9 @@ def die_on_time() -> None:
         here = (str(current.world.rank), str(current.epoch + 1))
         if here == (os.environ["DIE_RANK"], os.environ["DIE_EPOCH"]) and not mark.exists():
             mark.touch()
+            if os.environ.get("DIE_BY") == "Ctrl-C":
+                os.kill(os.getppid(), signal.SIGINT)
+                time.sleep(600)
             os.kill(os.getpid(), signal.SIGKILL)
         original(current)
 
@@ -76,10 +79,6 @@ def die_on_time() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "parts":
-        write_parts(Path(sys.argv[2]))
-    else:
-        del sys.argv[1]
-        if "DIE_MARK" in os.environ:
-            die_on_time()
-        run(TINY, "a tiny network")
+    if "DIE_MARK" in os.environ:
+        die_on_time()
+    run(TINY, "a tiny network")

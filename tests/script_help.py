@@ -175,6 +175,8 @@ class Forked:
     def wait_for(self, words: str) -> None:
         """Return when these words are printed; fails where the process ends before."""
         while words.encode() not in self.text:
+            ready, _, _ = select.select([self.stdout], [], [], 300)
+            assert ready, f"the process does not get to {words!r}"
             part = os.read(self.stdout, 65536)
             assert part, self.communicate()[1].decode()
             self.text += part

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shlex
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from engine.distributed import World, world_of
 from engine.evaluate import confusion_of, predict
 from engine.loading import OrderedBatches, SeededImages, TrainingBatches, make_loader, worker_count
 from engine.samplers import SAMPLINGS
-from tests.distributed_script import IMAGES, gradients
+from tests.distributed_script import IMAGES, gradients, write_parts
+from tests.processes_help import processes
 from tests.script_help import (
     CLASSES,
     ROOT,
@@ -34,12 +38,20 @@ CPU = torch.device("cpu")
 LABELS = [0] * 40 + [1] * 9 + [2] * 4
 
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+
+
 def torchrun(*arguments: object, restarts: int = 0, **environment: str):
     """Two processes of tests/distributed_script.py."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    options = ["--nproc-per-node=2", f"--max-restarts={restarts}"]
+    options = ["--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    script = ["-m", "tests.distributed_script", *map(str, arguments)]
+    return run_command([*TORCHRUN, *options, *script], **environment)
+
+
+def run_command(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end, in the project's folder."""
     return subprocess.run(
-        [*launcher, *options, "-m", "tests.distributed_script", *map(str, arguments)],
+        command,
         cwd=ROOT,
         env={**script_environment(), **environment},
         capture_output=True,
@@ -124,9 +136,10 @@ def test_without_torchrun_there_is_one_process():
 
 
 def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path):
-    result = torchrun("parts", tmp_path / "parts.pth")
-    assert result.returncode == 0, result.stderr
-    assert [line for line in result.stdout.splitlines() if "printed" in line] == ["printed by 0"]
+    with processes([lambda: write_parts(tmp_path / "parts.pth")] * 2) as started:
+        printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert printed == [b"printed by 0\n", b""]
     found = load(tmp_path / "parts.pth")
     assert found["size"] == 2
     assert found["joined"].tolist() == list(range(IMAGES))
@@ -139,19 +152,36 @@ def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path):
         torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-9, atol=1e-12)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> tuple[Path, dict[str, subprocess.CompletedProcess[str]]]:
-    """Two runs of three epochs: one undisturbed, one whose second process dies in epoch 2."""
-    place = tmp_path_factory.mktemp("runs")
-    data = write_rafdb(place / "data")
+def training(place: Path, output: Path) -> list[str]:
+    """What torchrun is to run: three epochs on the data in a place."""
     small = ("--image-size", SIZE, "--batch-size", 8, "--epochs", 3, "--device", "cpu")
     quick = ("--workers", 0, "--pretrained", "none", "--optimizer", "adamw", "--lr", 0.005)
-    flags = ("train", *small, *quick, "--data", data, "--resume", "--output")
+    flags = (*small, *quick, "--data", place / "data", "--resume", "--output", output)
+    return [str(flag) for flag in flags]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, dict[str, subprocess.CompletedProcess[str]]]:
+    """Three runs: undisturbed, one whose second process dies in epoch 2, one stopped there."""
+    place = tmp_path_factory.mktemp("runs")
+    write_rafdb(place / "data")
     death = {"DIE_RANK": "1", "DIE_EPOCH": "2", "DIE_MARK": str(place / "died")}
+    stop = {"DIE_RANK": "0", "DIE_EPOCH": "2", "DIE_MARK": str(place / "hit"), "DIE_BY": "Ctrl-C"}
     return place, {
-        "whole": torchrun(*flags, place / "whole"),
-        "restarted": torchrun(*flags, place / "restarted", restarts=1, **death),
+        "whole": torchrun(*training(place, place / "whole")),
+        "restarted": torchrun(*training(place, place / "restarted"), restarts=1, **death),
+        "stopped": torchrun(*training(place, place / "stopped"), **stop),
     }
+
+
+def assert_same_content(place: Path, name: str) -> None:
+    """The end of a run is, to the last bit, that of the undisturbed one."""
+    one, other = (load(place / folder / "last.pth") for folder in ("whole", name))
+    for content in (one, other):
+        del content["settings"]["output"]
+    assert differences(one, other) == []
+    metrics = (place / "whole/metrics.csv").read_bytes()
+    assert (place / name / "metrics.csv").read_bytes() == metrics
 
 
 def test_the_first_process_alone_prints_and_writes(runs):
@@ -189,9 +219,44 @@ def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     result = results["restarted"]
     assert result.returncode == 0, result.stderr
     assert (place / "died").exists()
-    assert "process 0 of 2 lost the others" in result.stderr
+    assert "one of the 2 processes was killed" in result.stderr
     assert "from epoch 2" in result.stdout
-    one, other = (load(place / name / "last.pth") for name in ("whole", "restarted"))
-    for content in (one, other):
-        del content["settings"]["output"]
-    assert differences(one, other) == []
+    assert_same_content(place, "restarted")
+
+
+def test_after_ctrl_c_the_line_that_is_shown_goes_on(runs):
+    place, results = runs
+    result = results["stopped"]
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if "stopped by" in line]
+    told, _, command = line.partition("; go on with: ")
+    assert told == f"stopped by Ctrl-C; 1 of 3 epochs are in {place}/stopped"
+    names = sorted(path.name for path in (place / "stopped").iterdir())
+    assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
+    words = shlex.split(command)
+    assert tuple(words[: len(TORCHRUN)]) == TORCHRUN
+    result = run_command(words)
+    assert result.returncode == 0, result.stderr
+    assert "from epoch 2" in result.stdout
+    assert_same_content(place, "stopped")
+
+
+def test_two_machines_give_the_numbers_of_one(runs):
+    """Two torchruns here, as on two machines; the second has a run folder that it does not need."""
+    place, _ = runs
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+
+    def one(node: int) -> subprocess.CompletedProcess[str]:
+        script = ["-m", "tests.distributed_script", *training(place, place / f"machine{node}")]
+        return run_command([*TORCHRUN, *where, f"--node-rank={node}", *script])
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(one, (0, 1))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "in 2 processes" in first.stdout
+    assert second.stdout == ""
+    assert not (place / "machine1").exists()
+    assert_same_content(place, "machine0")

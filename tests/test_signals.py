@@ -185,6 +185,28 @@ call_main(main)
     assert process.returncode == 143
 
 
+@pytest.mark.parametrize(("patience", "status"), [(60, 2), (0, 143)])
+def test_a_process_that_ends_by_itself_overlooks_signals_for_a_while(patience, status):
+    """torchrun signals a process that is about to say why it ends."""
+    code = f"""
+import os, signal, time, common.signals
+from common.errors import InputError
+from engine.distributed import World
+common.signals.PATIENCE = {patience}
+def main():
+    try:
+        with World(0, 2).last_words():
+            raise InputError('no')
+    finally:
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+call_main(main)
+"""
+    process = run_code(code)
+    _out, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (status, b"error: no\n" if status == 2 else b"")
+
+
 def test_other_errors_end_as_before():
     process = run_code(
         "from common.errors import InputError\ndef main(): raise InputError('no')\ncall_main(main)"
