@@ -13,7 +13,8 @@ one process on the whole batch:
   batch. `--partition released` has its mean inside a logarithm; each process takes that of its
   own part.
 - Batch statistics are those of the whole batch on GPUs (SyncBatchNorm). On a CPU, where torch has
-  no such layer, each process takes those of its part, and the running ones are the first's.
+  no such layer, each process takes those of its part, and the running ones are the first's: all
+  take them over before they evaluate.
 - Evaluation gives each process a part of the images; the parts are put together in order.
 - The first process alone writes and prints.
 - Settings and data have to be the same on every machine; that is looked at before the first step.
@@ -124,6 +125,12 @@ class World:
             if self.size > 1:
                 overlook_signals()
             raise
+
+    def take_over_statistics(self, network: nn.Module) -> None:
+        """Give every process the first one's buffers: the running statistics of BatchNorm."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
 
     def together(self, step: Step, device: torch.device) -> nn.Module:
         """A training step whose gradients are those of all processes."""

@@ -213,6 +213,9 @@ def prepare(recipe: Recipe, world: World | None = None) -> Run:
     device = find_device(world.device_name(recipe.device))
     if recipe.deterministic:
         use_deterministic_algorithms()
+    else:
+        # Images all have one size, so looking for the fastest kernels once pays; GPUs only.
+        torch.backends.cudnn.benchmark = True
     training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
@@ -263,6 +266,11 @@ def make_loaders(
     chosen = order[held_out:][: recipe.limit or None]
     images = SeededImages(train_set, sorted(chosen))
     tests = SeededImages(test_set, sorted(order[:held_out]) if held_out else None)
+    if len(tests) < world.size:
+        raise InputError(
+            f"{len(tests)} images to evaluate for {world.size} processes; give torchrun fewer, or "
+            "more images"
+        )
     workers = worker_count(recipe.workers, world.local_size)
     if recipe.cache == "auto" and not recipe.plain:
         print(keep_in_memory([images, tests], processes=world.local_size), flush=True)
@@ -312,6 +320,7 @@ def train_epoch(current: Run) -> None:
     means = optimize_epoch(current, epoch, lr)
     images_per_second = len(current.training.dataset) / (time.perf_counter() - started)
     current.scheduler.step()
+    current.world.take_over_statistics(current.network)
     logits, labels = predict(
         inference_network(current.network, current.device, plain=current.recipe.plain),
         current.evaluation,

@@ -19,6 +19,7 @@ from engine.distributed import World, world_of
 from engine.evaluate import confusion_of, predict
 from engine.loading import OrderedBatches, SeededImages, TrainingBatches, make_loader, worker_count
 from engine.samplers import SAMPLINGS
+from engine.train import make_loaders
 from tests.distributed_script import IMAGES, gradients, write_parts
 from tests.processes_help import processes
 from tests.script_help import (
@@ -29,6 +30,7 @@ from tests.script_help import (
     differences,
     load,
     script_environment,
+    small_recipe,
     write_rafdb,
 )
 
@@ -109,6 +111,12 @@ def test_too_few_images_for_all_processes_are_refused(images, batch):
         TrainingBatches(images, batch, 0, least=World(0, 4).least)
 
 
+def test_too_few_images_to_evaluate_for_all_processes_are_refused(tmp_path):
+    data = write_rafdb(tmp_path / "data", test=7)
+    with pytest.raises(InputError, match="7 images to evaluate for 8 processes"):
+        make_loaders(small_recipe(data, tmp_path / "run"), CPU, World(0, 8))
+
+
 def test_loading_processes_share_the_cores():
     assert worker_count(3, 4) == 3
     assert worker_count(-1, 10_000) == 1
@@ -168,7 +176,7 @@ def runs(tmp_path_factory) -> tuple[Path, dict[str, subprocess.CompletedProcess[
     death = {"DIE_RANK": "1", "DIE_EPOCH": "2", "DIE_MARK": str(place / "died")}
     stop = {"DIE_RANK": "0", "DIE_EPOCH": "2", "DIE_MARK": str(place / "hit"), "DIE_BY": "Ctrl-C"}
     return place, {
-        "whole": torchrun(*training(place, place / "whole")),
+        "whole": torchrun(*training(place, place / "whole"), LOGITS=str(place / "logits")),
         "restarted": torchrun(*training(place, place / "restarted"), restarts=1, **death),
         "stopped": torchrun(*training(place, place / "stopped"), **stop),
     }
@@ -204,7 +212,10 @@ def test_metrics_are_those_of_one_process(runs):
     network.load_state_dict(content["model_state_dict"])
     images = SeededImages(RAFDB(place / "data", "test", transforms.evaluation(SIZE)))
     loader = make_loader(images, OrderedBatches(len(images), 5), workers=0, device=CPU)
-    matrix = confusion_of(*predict(network, loader, CPU))
+    logits, labels = predict(network, loader, CPU)
+    # The parts of both processes, in order, from the running statistics that are saved.
+    torch.testing.assert_close(load(place / "logits"), logits, rtol=1e-4, atol=1e-5)
+    matrix = confusion_of(logits, labels)
     assert matrix.total == 14
     row = content["metrics"][-1]
     assert {key: row[key] for key in matrix.metrics()} == matrix.metrics()

@@ -106,6 +106,9 @@ def test_a_plain_run_has_none_of_what_makes_it_fast(data, tmp_path, capsys):
         channels_last = {"memory_format": torch.channels_last}
         layouts.append([t.is_contiguous(**channels_last) for t in (weight, images)])
     assert layouts == [[True, True], [False, False]]
+    plain.folder.mkdir()
+    train_epoch(plain)
+    assert plain.network.features[0].weight.is_contiguous()
 
 
 def assert_same_metrics(ours: dict, theirs: dict) -> None:
