@@ -123,7 +123,7 @@ class Recipe:
     )
     compile: bool = flag(
         False,
-        help="compile the network with torch.compile: minutes at the start, faster steps",
+        help="compile the network with torch.compile: a minute at the start, for a GPU",
         affects_result=False,
     )
     deterministic: bool = flag(

@@ -45,9 +45,11 @@ class SpatialAttention(nn.Module):
     def attention_map(self, features: Tensor) -> Tensor:
         """The spatial map (B, 1, h, w) of a feature map (B, 512, h, w); not negative."""
         y = self.conv1x1(features)
-        y = torch.relu(self.conv_3x3(y) + self.conv_1x3(y) + self.conv_3x1(y))
+        y = self.conv_3x3(y) + self.conv_1x3(y) + self.conv_3x1(y)
         # A sum of 512 channels is in the hundreds, where a half type has steps of one or more.
-        return full_precision(y).sum(dim=1, keepdim=True)
+        # Widened before the ReLU, which changes no value: its gradient is then one in float32
+        # with the layout of the maps, which is far quicker than narrowing it first.
+        return torch.relu(full_precision(y)).sum(dim=1, keepdim=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scale a feature map (B, 512, h, w) by its spatial map; same shape."""

@@ -65,7 +65,7 @@ def test_products_are_counted_per_second(setting, monkeypatch):
     assert (step.products, batch.products, single.products) == (24e6, 4e6, 1e6)
     assert profile.lines(batch)[0] == (
         "inference, batch 4, float32: 500.0 ms, 0 billion multiply-adds a second, "
-        "0% of the 1 of a large matrix product"
+        "0% of the 1 of a single large operation"
     )
 
 

@@ -5,10 +5,10 @@
 
 First a training step, a forward pass of the same batch and one of a single image, as the scripts
 run them: the share of each kind of operation, by torch's profiler. Beside it how many
-multiply-adds a second that is, and how many a large matrix product reaches on the same machine:
-the network's are convolutions, so the second number is the limit of the first. Then an epoch of
-training on drawn faces: the share of it in which the loop waits for images. Two minutes on two
-cores; --quick shows only that everything runs.
+multiply-adds a second that is, and how many a single large convolution or matrix product reaches
+on the same machine, which is the limit. Then an epoch of training on drawn faces: the share of it
+in which no step is taken, for want of images. Two minutes on two cores; --quick shows only that
+everything runs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Profile(NamedTuple):
     seconds: float
     shares: dict[str, float]  # kind -> share of the time of all operations
     products: float  # multiply-adds a second
-    limit: float  # the same of a large matrix product
+    limit: float  # the same of a single large operation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,17 +158,32 @@ def kind_of(operation: str) -> str:
 
 
 def fastest_product(setting: Setting, *, bf16: bool) -> float:
-    """Multiply-adds a second of a large matrix product, the best of several."""
+    """Multiply-adds a second of a large matrix product or a large convolution, the faster one."""
     import torch
+    from torch.nn import functional as F
 
-    side = 256 if setting.image_size < 64 else (8192 if setting.device.type == "cuda" else 2048)
+    from engine.device import memory_format
+
+    gpu, tiny = setting.device.type == "cuda", setting.image_size < 64
     dtype = torch.bfloat16 if bf16 else torch.float32
-    left, right = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
-    clock = stopwatch(setting.device)
-    # On a GPU float32 convolutions are computed in TF32 unless that is off: so are these.
+    side = 256 if tiny else (8192 if gpu else 2048)
+    batch, channels, size = (2, 32, 8) if tiny else (256 if gpu else 32, 256, 28)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=setting.device).to(dtype)
+
+    left, right = random(side, side), random(side, side)
+    images = random(batch, channels, size, size).contiguous(memory_format=memory_format())
+    kernel = random(channels, channels, 3, 3).contiguous(memory_format=memory_format())
+    # On a GPU float32 convolutions are computed in TF32 unless that is off: so are the products.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    torch.mm(left, right)
-    return side**3 / min(clock(lambda: torch.mm(left, right)) for _ in range(10))
+    products = (
+        (side**3, lambda: torch.mm(left, right)),
+        (images.numel() * channels * 9, lambda: F.conv2d(images, kernel, padding=1)),
+    )
+    clock = stopwatch(setting.device)
+    with torch.inference_mode():
+        return max(count / min(clock(run) for _ in range(12)) for count, run in products)
 
 
 # --------------------------------------------------------------------------------------------
@@ -244,7 +259,7 @@ def lines(profile: Profile) -> list[str]:
     return [
         f"{profile.what}: {1000 * profile.seconds:,.1f} ms, {profile.products / 1e9:,.0f} billion "
         f"multiply-adds a second, {profile.products / profile.limit:.0%} of the "
-        f"{profile.limit / 1e9:,.0f} of a large matrix product",
+        f"{profile.limit / 1e9:,.0f} of a single large operation",
         *(f"  {kind:<24}{share:6.1%}" for kind, share in profile.shares.items()),
     ]
 
