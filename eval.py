@@ -314,9 +314,9 @@ def evaluate(
     from common.devices import find_device
     from engine.device import wants_bf16
     from engine.evaluate import Predictions, predict
-    from engine.inference import inference_network
     from engine.loading import OrderedBatches, SeededImages, make_loader, worker_count
     from engine.progress import progress_bar
+    from networks import inference_network
 
     device = find_device(args.device)
     images = SeededImages(dataset)

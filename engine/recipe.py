@@ -41,6 +41,7 @@ class Recipe:
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network
             returns what the criterion takes, the criterion's `total` is differentiated
+        method.inference(network, device) -> one with the same output, to evaluate; may be missing
         optimizer(parameters, lr=...) and scheduler(optimizer), stepped once an epoch; a
             scheduler with a parameter `epochs` is given the recipe's.
 

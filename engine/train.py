@@ -38,7 +38,6 @@ from .compiling import compiler_told
 from .device import memory_format, use_deterministic_algorithms, wants_bf16
 from .distributed import Step, World, command_line, world_of
 from .evaluate import confusion_of, predict
-from .inference import inference_network
 from .left_out import LeftOut
 from .loading import (
     OrderedBatches,
@@ -101,6 +100,13 @@ class Run:
     def bar(self, total: int, description: str) -> dict[str, Any]:
         """Arguments of tqdm; the first process alone draws."""
         return progress_bar(total, description) if self.world.first else {"disable": True}
+
+    def evaluating(self) -> nn.Module:
+        """The network as it evaluates: a quicker equivalent, where the method knows one."""
+        make = getattr(self.recipe.method, "inference", None)
+        if make is None or self.recipe.plain:
+            return self.network
+        return make(self.network, self.device)
 
     def best_row(self) -> dict[str, float]:
         """The epoch with the best accuracy on the evaluated split, the first of equals."""
@@ -322,7 +328,7 @@ def train_epoch(current: Run) -> None:
     current.scheduler.step()
     current.world.take_over_statistics(current.network)
     logits, labels = predict(
-        inference_network(current.network, current.device, plain=current.recipe.plain),
+        current.evaluating(),
         current.evaluation,
         current.device,
         progress=current.bar(len(current.evaluation.dataset), f"evaluation {epoch}/{epochs}"),

@@ -8,6 +8,7 @@ __all__, __getattr__ = late_names(
         "backbone": ("load_trunk", "resnet18_trunk"),
         "dan": ("DAN", "DANOutput", "ResNet18"),
         "fused": ("fuse",),
+        "inference": ("inference_network",),
         "losses": ("AffinityLoss", "CenterLoss", "DANLoss", "LossTerms", "PartitionLoss"),
         "method": ("Method", "network_for"),
         "packed": ("pack",),

@@ -13,6 +13,7 @@ from common.flags import flag, not_negative, positive
 from .choices import CENTER_WEIGHT, FCN_LOSSES, MSCELEB, PARTITION_FORMS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn, optim
 
     from .losses import DANLoss
@@ -83,6 +84,12 @@ class Method:
             lambda2=self.lambda2,
             center_weight=self.center_weight,
         )
+
+    def inference(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """A quicker network with the output of `network`, on a device; see `inference_network`."""
+        from .inference import inference_network
+
+        return inference_network(network, device)
 
     def advice(self, optimizer: optim.Optimizer) -> list[str]:
         """What a user should know before a run that is likely to fail; one line each."""

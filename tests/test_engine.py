@@ -1243,3 +1243,29 @@ def test_grey_images_train_too(tmp_path):
     lines = (root / LABEL_FILE).read_text().splitlines()
     assert len(lines) == 35
     run_tiny(root, tmp_path / "run")
+
+
+def test_a_run_evaluates_by_the_methods_quicker_network(data, tmp_path):
+    class Quicker(type(TINY.method)):
+        def inference(self, network, device):
+            asked.append(device)
+            return network
+
+    asked = []
+    recipe = dataclasses.replace(TINY, method=Quicker())
+    train(small_recipe(data, tmp_path / "run", recipe=recipe))
+    assert asked == [CPU]
+    train(small_recipe(data, tmp_path / "plain", "--plain", recipe=recipe))
+    assert asked == [CPU]
+
+
+def test_a_method_without_a_quicker_network_trains(data, tmp_path):
+    class Bare:
+        network, criterion, advice = (
+            staticmethod(getattr(TINY.method, name)) for name in ("network", "criterion", "advice")
+        )
+
+    run = dataclasses.replace(
+        prepare(small_recipe(data, tmp_path)), recipe=dataclasses.replace(TINY, method=Bare())
+    )
+    assert run.evaluating() is run.network

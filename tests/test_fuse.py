@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from engine.device import autocast
-from engine.inference import inference_network
-from networks import DAN, ResNet18, fuse, pack
+from networks import DAN, ResNet18, fuse, inference_network, pack
 from networks.packed import PackedConv2d, can_pack
 
 CPU = torch.device("cpu")

@@ -199,7 +199,7 @@ def forward(
     import torch
 
     from engine.device import autocast, memory_format
-    from engine.inference import inference_network
+    from networks import inference_network
 
     layout = memory_format(plain)
     network = (

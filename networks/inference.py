@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from networks import DAN, ResNet18, fuse, pack
-
-from .device import memory_format
+from .dan import DAN, ResNet18
+from .fused import fuse
+from .packed import pack
 
 
 def inference_network(
     network: nn.Module, device: torch.device, *, bf16: bool = False, plain: bool = False
 ) -> nn.Module:
-    """A network in eval mode on a device, for `predict`; that given is left as it is.
+    """A network in eval mode on a device; that given is left as it is.
 
     DAN and the ResNet-18 are fused and, on a CPU, packed for its kernels. Others, classes made
     from these too, may compute something else and run as they are.
@@ -23,7 +23,7 @@ def inference_network(
     """
     if plain or type(network) not in (DAN, ResNet18):
         return network.eval().to(device)
-    fused = fuse(network).to(device, memory_format=memory_format())
+    fused = fuse(network).to(device, memory_format=torch.channels_last)
     if device.type == "cpu":
         pack(fused, torch.bfloat16 if bf16 else torch.float32)
     return fused
