@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DEMO ?= runs/demo
+DEMO ?= build/demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -12,22 +12,22 @@ DEMO_FACES := --train 3000 --test 600 --seed 0
 DEMO_RUN := --data $(DEMO)/raf-basic --image-size 64 --batch-size 128 --optimizer adamw \
 	--scheduler cosine --amp auto --seed 0 --resume
 
-# Siblings of the demo: DAN from a trunk that has seen drawn faces, as in the paper it has seen
+# Siblings of the demo: DAN from a backbone that has seen synthetic faces, as in the paper it has seen
 # MS-Celeb-1M's; few faces and epochs, the rest is each data set's own recipe.
 TRUNK_RUN := --data $(DEMO)/raf-basic --arch resnet18 --pretrained none --optimizer adamw \
 	--scheduler cosine --image-size 48 --batch-size 64 --epochs 4 --lr 0.001 --amp auto --seed 0 \
-	--resume --output $(DEMO)/trunk
-SIBLING_RUN := --pretrained $(DEMO)/trunk/last.pth --image-size 48 --lr 0.0005 \
+	--resume --output $(DEMO)/backbone
+SIBLING_RUN := --pretrained $(DEMO)/backbone/last.pth --image-size 48 --lr 0.0005 \
 	--scheduler cosine --amp auto --seed 0 --resume
 
-.PHONY: help demo demo-trunk demo-affectnet demo-sfew fuzz kill-resume test lint clean install
+.PHONY: help demo demo-backbone demo-affectnet demo-sfew fuzz kill-resume test test-fast lint clean install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## the environment for training and evaluation, in .venv
 
-demo: $(VENV)/.installed ## the main job on faces that the project draws: under 4 minutes on 2 cores
+demo: $(VENV)/.installed ## the main job on synthetic faces: under 4 minutes on 2 cores
 	$(BIN)/python -m datasets.demo rafdb $(DEMO)/raf-basic $(DEMO_FACES)
 	$(BIN)/python -m datasets.demo sheet $(DEMO)/faces.png --seed 0
 	$(BIN)/python train_rafdb.py $(DEMO_RUN) --arch resnet18 --pretrained none \
@@ -41,11 +41,11 @@ demo: $(VENV)/.installed ## the main job on faces that the project draws: under 
 	@echo "ResNet-18:   $(DEMO)/resnet18/report/index.html"
 	@echo "DAN:         $(DEMO)/dan/report/index.html"
 
-demo-trunk: $(VENV)/.installed
+demo-backbone: $(VENV)/.installed
 	$(BIN)/python -m datasets.demo rafdb $(DEMO)/raf-basic $(DEMO_FACES)
 	$(BIN)/python train_rafdb.py $(TRUNK_RUN)
 
-demo-affectnet: demo-trunk ## AffectNet's layout and recipe on drawn faces: under 3 minutes
+demo-affectnet: demo-backbone ## AffectNet's layout and recipe on synthetic faces: under 3 minutes
 	$(BIN)/python -m datasets.demo affectnet $(DEMO)/affectnet --train 2000 --val 400 --seed 0
 	$(BIN)/python train_affectnet.py --data $(DEMO)/affectnet $(SIBLING_RUN) --batch-size 64 \
 		--epochs 4 --output $(DEMO)/affectnet-dan
@@ -53,7 +53,7 @@ demo-affectnet: demo-trunk ## AffectNet's layout and recipe on drawn faces: unde
 	@echo
 	@echo "confusion matrix: $(DEMO)/affectnet-dan/report/confusion_matrix.png"
 
-demo-sfew: demo-trunk ## SFEW's frames, their alignment, its recipe, drawn: under 3 minutes
+demo-sfew: demo-backbone ## SFEW's frames, their alignment, its recipe, drawn: under 3 minutes
 	$(BIN)/python -m datasets.demo sfew $(DEMO)/sfew-frames --train 560 --val 140 --seed 0
 	$(BIN)/python -m tools.align_sfew $(DEMO)/sfew-frames $(DEMO)/sfew-aligned \
 		--landmarks $(DEMO)/sfew-frames/landmarks.csv
@@ -68,15 +68,19 @@ demo-sfew: demo-trunk ## SFEW's frames, their alignment, its recipe, drawn: unde
 test: lint ## lint, then every test: a few minutes on 2 cores
 	$(BIN)/python -m pytest --numprocesses auto
 
+test-fast: $(VENV)/.installed-dev ## the tests that are not slow: under a minute
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
+
 fuzz: $(VENV)/.installed-dev ## 14,000 inputs by chance into all that reads files or flags
 	$(BIN)/python -m tests.fuzz --examples 2000
 
 kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit
 	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25
 
-lint: $(VENV)/.installed-dev ## ruff: errors, imports, formatting
+lint: $(VENV)/.installed-dev ## errors, formatting, layers and import circles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 clean: ## remove .venv, caches and the demo (other runs stay)
 	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache

@@ -12,10 +12,12 @@ the learning rate falls to 0.6 of itself every epoch, so little changes after th
 
 from functools import partial
 
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ExponentialLR
+
 from datasets import AffectNet, transforms
 from engine import Recipe, run
-from engine.optim import Adam, ExponentialLR
-from engine.samplers import balanced
+from engine.optim import balanced
 from networks import Method
 
 RECIPE = Recipe(

@@ -4,7 +4,7 @@
         --epochs 12 --batch-size 64 --lr 0.001 --output runs/fer2013-resnet18
     python train_fer2013.py --data datasets/fer2013 --pretrained runs/fer2013-resnet18/last.pth
 
-Without the MS-Celeb-1M weights DAN needs a trunk that has learnt faces first, hence two steps.
+Without the MS-Celeb-1M weights DAN needs a backbone that has learnt faces first, hence two steps.
 They should end at 62.2 % and 63.5 % of the 3,589 public test faces (seed 0, a CPU with bfloat16).
 
 AdamW instead of the paper's SGD: on 8,000 of the training faces and tested on 2,871 others of them
@@ -18,10 +18,11 @@ the shares of the votes.
 
 from functools import partial
 
+from torch.optim import AdamW
+
 from datasets import FER2013Labels, transforms
 from engine import Recipe, run
-from engine.optim import AdamW
-from engine.schedules import cosine
+from engine.optim import cosine
 from networks import Method
 
 RECIPE = Recipe(

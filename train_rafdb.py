@@ -9,9 +9,11 @@ epoch. Every flag defaults to the paper's value or, where the paper is silent, t
 
 from functools import partial
 
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
 from datasets import RAFDB, transforms
 from engine import Recipe, run
-from engine.optim import SGD, StepLR
 from networks import Method
 
 RECIPE = Recipe(

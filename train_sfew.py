@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from datasets import SFEW, transforms
 from engine import run
-from engine.samplers import shuffle
+from engine.optim import shuffle
 from train_affectnet import RECIPE as AFFECTNET
 
 RECIPE = replace(

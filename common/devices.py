@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from .errors import InputError
-
-if TYPE_CHECKING:
-    import torch
 
 
 def find_device(name: str) -> torch.device:
@@ -17,8 +14,6 @@ def find_device(name: str) -> torch.device:
 
     Raises InputError where there is no such device.
     """
-    import torch
-
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

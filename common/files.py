@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
 from .errors import InputError
 
 
@@ -89,20 +93,15 @@ def write_json(path: Path, value: Any) -> None:
 def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     """Read a torch file that holds a dict of tensors and basic types, onto the CPU.
 
-    Nothing in the file is executed (`weights_only=True`), and what it holds is looked at
-    (`common.untrusted`). `what` names the file's role in messages ("checkpoint", "backbone
-    weights").
+    Nothing in the file is executed (`weights_only=True`), and no tensor in it is sparse, empty of
+    data or holds a number that is not finite. `what` names the file's role in messages
+    ("checkpoint", "backbone weights").
 
     Raises InputError where the file is missing, truncated, unsafe, or something else.
     """
-    import torch
-
-    from .untrusted import SAFE_GLOBALS, check_archive, check_content
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist or is no file")
-    check_archive(path)
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -114,8 +113,6 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
             f"{what} {path} holds more than tensors and plain values and is not loaded, since "
             f"it could run code ({reason}), or it is no torch file"
         ) from error
-    except MemoryError as error:
-        raise InputError(f"{what} {path} asks for more memory than there is") from error
     except Exception as error:  # what torch raises on foreign bytes has no common base
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -126,5 +123,49 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise InputError(
             f"{what} {path} holds a {type(content).__name__}; expected a dict of tensors"
         )
-    check_content(content, path)
+    try:
+        _check_content("", content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{what} {path}: {error}; fetch or write the file again") from error
     return content
+
+
+def _check_content(where: str, value: Any) -> None:
+    """Raises ValueError for what no training writes: see `load_tensors`."""
+    if isinstance(value, dict | list | tuple):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_content(f"{where}/{name}" if where else str(name), item)
+    elif isinstance(value, Tensor):
+        if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
+            raise ValueError(f"{where} is no plain, dense tensor")
+        if value.device.type != "cpu" or value.is_quantized or value.is_complex():
+            raise ValueError(f"{where} is no tensor of real numbers with its data")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{where} holds numbers that are not finite")
+    elif not isinstance(value, str | int | float | bool | None):
+        raise ValueError(f"{where} is a {type(value).__name__}; expected tensors and plain values")
+
+
+class _NumberType:
+    """In the place of `numpy.dtype` in a file: the types of single numbers, and nothing else."""
+
+    def __init__(self, code: str, *_: Any):
+        if code not in ("f8", "f4", "i8", "i4", "b1"):
+            raise ValueError(f"the numpy type {code!r} is no number's")
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        pass  # byte order and the like
+
+
+def _number(kind: _NumberType, content: bytes) -> float:
+    """In the place of numpy's scalar: the Python number that its bytes stand for."""
+    return np.frombuffer(content, np.dtype(kind.code))[0].item()
+
+
+#: Old files hold accuracies as numpy numbers. They are read as Python's, without numpy's own code.
+SAFE_GLOBALS = [
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+    (_NumberType, "numpy.dtype"),
+]

@@ -1,7 +1,7 @@
 """Ctrl-C, and the signals with which batch systems and closed terminals end a process.
 
 The first signal raises `Stopped` wherever the program is, so what it was doing ends within a step
-and files are left whole. Workers forked meanwhile leave the decision to the main process.
+and files are left whole. A second one while that is under way ends the process on the spot.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import threading
 import time
 from typing import Any
 
-# How long signals that repeat the first one are overlooked, seconds: `timeout` and batch systems
-# send several at once. After that the next one ends the process on the spot.
+# `timeout` and batch systems send several signals at once: repeats within so many seconds count
+# as the first.
 PATIENCE = 5.0
 NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (the terminal was closed)"}
+
+_first: list[tuple[int, float]] = []  # the first signal and when it came
 
 
 class Stopped(KeyboardInterrupt):
@@ -36,53 +38,26 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.number
 
 
-class _Watch:
-    """The handler of this process and what it has seen."""
-
-    def __init__(self) -> None:
-        self.owner = 0
-        self.number = 0  # of the first signal
-        self.ending = False  # without a signal
-        self.since = 0.0
-
-    def __call__(self, number: int, _frame: Any) -> None:
-        if os.getpid() != self.owner:
-            # A forked worker. Ctrl-C reaches it as well, but its main process will end it.
-            if number != signal.SIGINT:
-                os._exit(128 + number)
-            return
-        if self.number or self.ending:
-            if time.monotonic() - self.since > PATIENCE:
-                os._exit(128 + number)
-            return
-        self.number, self.since = number, time.monotonic()
-        # The same signal may end our workers; their death is no error then.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        raise Stopped(number)
-
-
-_watch = _Watch()
-
-
 def watch_signals() -> None:
     """From now on a signal to end raises `Stopped` in the main thread of this process."""
     if threading.current_thread() is not threading.main_thread():
         return
-    _watch.owner, _watch.number, _watch.ending = os.getpid(), 0, False
+    _first.clear()
     for name in NAMES:
         # Signals that were ignored when the process started (nohup, &) stay so.
         if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN:
-            signal.signal(signal.Signals[name], _watch)
+            signal.signal(signal.Signals[name], _stop)
 
 
-def overlook_signals() -> None:
-    """This process ends, so for a while a signal to end adds nothing; an earlier one may be raised.
-
-    torchrun signals all processes where one has failed, and would cut short what they say of it.
-    """
-    if not _watch.number and _watch.owner == os.getpid():
-        _watch.ending, _watch.since = True, time.monotonic()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # as in the handler
+def _stop(number: int, _frame: Any) -> None:
+    if _first:
+        if time.monotonic() - _first[0][1] > PATIENCE:
+            os._exit(128 + number)
+        return
+    _first.append((number, time.monotonic()))
+    # The same signal may end our DataLoader workers; their death is no error then.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    raise Stopped(number)
 
 
 def stop_asked() -> Stopped | None:
@@ -90,4 +65,4 @@ def stop_asked() -> Stopped | None:
 
     Python only prints an exception that is raised inside a destructor, so a loop looks here.
     """
-    return Stopped(_watch.number) if _watch.number else None
+    return Stopped(_first[0][0]) if _first else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from common.errors import InputError
@@ -319,7 +320,6 @@ class _Listings:
 
 def _read_csv(table: Path):
     """The columns that are needed, numbers as float64 and nan where there is no number."""
-    import pandas as pd
 
     try:
         rows = pd.read_csv(table, skipinitialspace=True, usecols=lambda name: name in CSV_COLUMNS)

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
+from common.batch import Sample
 from common.errors import InputError
-
-from .cache import ImageCache, cache_bytes
 
 Counts = tuple[int, ...]
 #: Decoders that are tried, by content and not by the file's name. Pillow knows more, of which one
@@ -102,7 +102,7 @@ class Problem(NamedTuple):
 
 
 class FaceDataset:
-    """Images of one split with their labels; indexing gives (transformed image, label).
+    """Images of one split with their labels; indexing gives a `Sample`.
 
     A subclass sets the class attributes and fills `samples` (or overrides `read_image` and
     `describe` where images are not files).
@@ -129,8 +129,6 @@ class FaceDataset:
     listed: bool = False
     #: The layout that was found, where a data set comes in several; for logs.
     layout: str = ""
-    #: Keeps decoded images in memory where it is set.
-    cache: ImageCache | None = None
 
     def __init__(
         self,
@@ -198,6 +196,10 @@ class FaceDataset:
             )
         self._inside.add(place)
 
+    def targets(self, index: int) -> dict[str, Tensor]:
+        """What is known of image `index` besides its label, by name: see `common.batch.Batch`."""
+        return {}
+
     def describe(self, index: int) -> str:
         """Where image `index` comes from, for messages and reports."""
         return str(self.samples[index][0])
@@ -211,14 +213,6 @@ class FaceDataset:
     def image_folders(self) -> list[Path]:
         """Folders in which every file should be a sample of this split or of another."""
         return []
-
-    def memory_needed(self, images: int) -> int | None:
-        """Bytes that `keep_in_memory` takes for so many images; None where it cannot."""
-        return cache_bytes(self, images)
-
-    def keep_in_memory(self, indices: Sequence[int]) -> None:
-        """From now on decode each of the images `indices` once, for all loading processes."""
-        self.cache = ImageCache(self, indices)
 
     def class_counts(self) -> Counts:
         """Images per class, in label order."""
@@ -242,11 +236,10 @@ class FaceDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        if self.cache is not None:
-            return self.cache.transformed(self, index), self.labels[index]
+    def __getitem__(self, index: int) -> Sample:
         image = self.read_image(index)
-        return (image if self.transform is None else self.transform(image)), self.labels[index]
+        transformed = image if self.transform is None else self.transform(image)
+        return Sample(transformed, self.labels[index], self.targets(index))
 
     def _check_filled(self) -> None:
         if not self.labels:

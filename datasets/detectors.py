@@ -117,7 +117,7 @@ def _retinaface(weights: str | Path | None, gpu: int):
         ) from error
     except (AssertionError, RuntimeError, KeyError) as error:
         raise InputError(
-            f"detector weights {weights} do not fit RetinaFace with the MobileNet-0.25 trunk "
+            f"detector weights {weights} do not fit RetinaFace with the MobileNet-0.25 backbone "
             f"({str(error).splitlines()[0]})"
         ) from error
 

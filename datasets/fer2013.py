@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from common.errors import InputError
 
 from .base import FaceDataset, class_folder_samples
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 SIZE = 48  # pixels, both sides
@@ -85,7 +82,6 @@ class FER2013(FaceDataset):
         self.set_samples(samples)
 
     def _load_csv(self, table: Path) -> None:
-        import pandas as pd
 
         rows = read_csv(table)
         usages = [USAGE[self.split]] if self.split != "test" else ["PublicTest", "PrivateTest"]
@@ -118,7 +114,6 @@ class FER2013(FaceDataset):
 
 def read_csv(table: Path, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> pd.DataFrame:
     """A csv as a data frame; raises InputError where it is none or lacks one of the columns."""
-    import pandas as pd
 
     try:
         # Blank lines count, so that the rows of messages are those of an editor.

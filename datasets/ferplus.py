@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from PIL import Image
+from torch import Tensor
 
 from common.errors import InputError
 from common.flags import flag
@@ -76,7 +79,8 @@ class FERPlus(FER2013):
     """FER2013's faces with the labels of FER+, eight expressions in the published order.
 
     votes="majority" labels every image by `majority_labels`; votes="soft" gives the training
-    split the targets of `vote_distribution` instead (and those images for which there is one).
+    split the target "soft_labels" of `vote_distribution` (and those images for which there is
+    one), and as label the expression with the largest share.
     The other splits are always labelled by majority, as in Microsoft's code.
     """
 
@@ -96,7 +100,7 @@ class FERPlus(FER2013):
         if votes not in ("majority", "soft"):
             raise InputError(f"votes is {votes!r}; expected majority or soft")
         self.soft = votes == "soft" and split == "train"
-        self.targets: np.ndarray | None = None  # (N, 8) float32 where the labels are soft
+        self.shares: np.ndarray | None = None  # (N, 8) float32 where the labels are soft
         super().__init__(root, split, transform, **options)
 
     @classmethod
@@ -179,21 +183,16 @@ class FERPlus(FER2013):
             shares = [vote_distribution(row) for row in votes]
             kept = np.array([share is not None for share in shares], dtype=bool)
             known = [share for share in shares if share is not None]
-            self.targets = np.array(known, dtype=np.float32).reshape(-1, len(EXPRESSIONS))
-            self.labels = self.targets.argmax(axis=1).tolist()
+            self.shares = np.array(known, dtype=np.float32).reshape(-1, len(EXPRESSIONS))
+            self.labels = self.shares.argmax(axis=1).tolist()
             return kept
         labels = majority_labels(votes)
         self.labels = labels[labels != NO_LABEL].tolist()
         return labels != NO_LABEL
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """(image, label), or (image, shares (8,) float32) where the labels are soft."""
-        image, label = super().__getitem__(index)
-        if self.targets is None:
-            return image, label
-        from torch import from_numpy
-
-        return image, from_numpy(self.targets[index])
+    def targets(self, index: int) -> dict[str, Tensor]:
+        """ "soft_labels": the shares (8,) of the votes, where the labels are soft."""
+        return {} if self.shares is None else {"soft_labels": torch.from_numpy(self.shares[index])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +228,6 @@ class FER2013Labels(DatasetChoice):
 
 def _votes(rows: Any, table: Path) -> np.ndarray:
     """The vote columns as (N, 10) numbers; raises InputError where one is no count."""
-    import pandas as pd
 
     columns = rows[list(VOTE_COLUMNS)]
     votes = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)

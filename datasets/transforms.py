@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor
-    from torchvision.transforms import v2
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -23,7 +20,6 @@ class NormalizedTensor:
     """
 
     def __init__(self, size: int):
-        import torch
 
         self.size = size
         self._mean, self._std = (torch.tensor(values).repeat(size) for values in (MEAN, STD))
@@ -32,7 +28,6 @@ class NormalizedTensor:
         return f"NormalizedTensor({self.size})"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        import torch
 
         rows = torch.from_numpy(np.asarray(image).astype(np.float32)).view(self.size, -1)
         rows.mul_(1 / 255).sub_(self._mean).div_(self._std)
@@ -41,7 +36,6 @@ class NormalizedTensor:
 
 def evaluation(size: int = 224) -> v2.Compose:
     """Resize to size x size (bilinear, as PIL does it), to a tensor, normalise."""
-    from torchvision.transforms import v2
 
     return v2.Compose([v2.Resize((size, size)), NormalizedTensor(size)])
 
@@ -51,7 +45,6 @@ def rafdb_train(size: int = 224) -> v2.Compose:
 
     The padding of the crop is 32 pixels at the release's size of 224 and scales with `size`.
     """
-    from torchvision.transforms import v2
 
     shifted = [
         v2.RandomRotation(20),
@@ -70,7 +63,6 @@ def rafdb_train(size: int = 224) -> v2.Compose:
 
 def affectnet_train(size: int = 224) -> v2.Compose:
     """AffectNet's: flip, mostly turn, shift and shrink, erase a rectangle."""
-    from torchvision.transforms import v2
 
     return v2.Compose(
         [
@@ -83,13 +75,11 @@ def affectnet_train(size: int = 224) -> v2.Compose:
 
 def sfew_train(size: int = 224) -> v2.Compose:
     """SFEW's: AffectNet's affine transform half the time, and no erasing."""
-    from torchvision.transforms import v2
 
     return v2.Compose([*_flip_and_affine(size, p=0.5), NormalizedTensor(size)])
 
 
 def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
-    from torchvision.transforms import v2
 
     affine = v2.RandomAffine(20, translate=(0.2, 0.2), scale=(0.8, 1.0))
     return [
@@ -101,7 +91,6 @@ def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
 
 def fer2013_train(size: int = 224) -> v2.Compose:
     """Ours for FER2013, whose faces are loosely cropped: flip, small affine, erase."""
-    from torchvision.transforms import v2
 
     return v2.Compose(
         [

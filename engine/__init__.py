@@ -1,5 +1,6 @@
-"""Output -> trained weights and numbers. Knows nothing of faces or of DAN."""
+"""Output -> trained weights and numbers. Knows nothing of faces or of any method."""
 
-from .recipe import Recipe, run
+from .recipe import Recipe
+from .train import run
 
 __all__ = ["Recipe", "run"]

@@ -1,11 +1,11 @@
-"""Checkpoints: the released layout, and beside it what is needed to go on and to evaluate.
+"""Checkpoints: the released layout, and beside it what is needed to resume and to evaluate.
 
 A checkpoint holds tensors and basic types alone, so it loads with `weights_only=True`:
 
     iter                    epochs done (as released)
     model_state_dict        the network (as released)
-    optimizer_state_dict    one group: the network's parameters, then the centres (as released)
-    criterion_state_dict    the centres
+    optimizer_state_dict    one group: the network's parameters, then the centers (as released)
+    criterion_state_dict    the centers
     scheduler_state_dict
     recipe, settings        the recipe's name, and the value of every flag
     dataset, class_names    the data set's name, and its classes in label order
@@ -16,32 +16,56 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.errors import InputError
 from common.files import load_tensors, write_whole
 
-from .recipe import BEST, LAST
+from .optim import KERNELS
+from .recipe import Recipe, flag_fields, plain, settings
+from .run_folder import BEST, LAST
 
-__all__ = [
-    "BEST",
-    "LAST",
-    "load_checkpoint",
-    "random_states",
-    "restore_random_states",
-    "save_checkpoint",
-    "seed_everything",
-]
+#: What a checkpoint needs to be resumed, and what kind each part is.
+PARTS = {
+    "iter": int,
+    "metrics": list,
+    "settings": dict,
+    "random_states": dict,
+    "optimizer_state_dict": dict,
+    "criterion_state_dict": dict,
+    "scheduler_state_dict": dict,
+}
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; `path` holds the old one or the new one, whole, at any moment."""
     write_whole(path, lambda stream: torch.save(content, stream))
+
+
+def content_of(run: Any) -> dict[str, Any]:
+    """A run between two epochs as a checkpoint."""
+    return {
+        "iter": run.epoch,
+        "model_state_dict": run.network.state_dict(),
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "criterion_state_dict": run.criterion.state_dict(),
+        "scheduler_state_dict": run.scheduler.state_dict(),
+        "recipe": run.recipe.name,
+        "settings": settings(run.recipe),
+        "dataset": run.dataset.name,
+        "class_names": list(run.dataset.classes),
+        "training_images": len(run.training.dataset),
+        "metrics": run.rows,
+        "random_states": random_states(),
+    }
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -57,6 +81,135 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             "a file that a train script wrote or one of the release"
         )
     return content
+
+
+# --------------------------------------------------------------------------------------------
+# Resuming
+
+
+def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The checkpoint from which a run goes on in a folder; None where it starts.
+
+    Of last.pth and best.pth that is the one with more epochs: best.pth is written first and holds
+    as much, and a run may have ended between the two.
+
+    Raises InputError where the checkpoint cannot be read or is of a run with other settings.
+    """
+    found = {}
+    for path in (folder / LAST, folder / BEST):
+        if path.exists():
+            found[path] = load_checkpoint(path)
+            for name, kind in PARTS.items():
+                if type(found[path].get(name)) is not kind:
+                    raise InputError(f"{path} cannot be resumed: its {name} is no {kind.__name__}")
+    if not found:
+        return None
+    path = max(found, key=lambda path: found[path]["iter"])
+    checkpoint, rows = found[path], found[path]["metrics"]
+    if differing := differences(checkpoint, recipe):
+        raise InputError(f"{folder} was run with other settings: {'; '.join(differing)}")
+    if not (1 <= checkpoint["iter"] == len(rows) and all(_is_row(row, rows[0]) for row in rows)):
+        raise InputError(f"{path} cannot be resumed: its metrics are not one row an epoch")
+    return checkpoint
+
+
+def _is_row(row: Any, first: Any) -> bool:
+    """Whether a row of metrics holds finite numbers under the names of the first row."""
+    same = isinstance(row, dict) and list(row) == list(first) and {"epoch", "accuracy"} <= set(row)
+    return same and all(type(v) in (int, float) and math.isfinite(v) for v in row.values())
+
+
+def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
+    """The settings that decide the result and are not those of a checkpoint, in words.
+
+    A setting that is younger than the checkpoint had the default of its flag.
+    """
+    theirs, ours = checkpoint["settings"], settings(recipe, result_only=True)
+    fields = {field.name: field for _, field in flag_fields(recipe)}
+    found = []
+    if checkpoint.get("recipe") != recipe.name:
+        found.append(f"the recipe was {checkpoint.get('recipe')}, is now {recipe.name}")
+    for name, value in ours.items():
+        default = fields[name].default
+        missing = None if default is dataclasses.MISSING else plain(default)
+        before = theirs.get(name, missing)
+        # 1 and True are equal, and a tensor cannot be compared.
+        if type(before) is not type(value) or before != value:
+            found.append(f"--{name.replace('_', '-')} was {before}, is now {value}")
+    unknown = [str(name) for name in theirs if name not in fields]
+    return found + [f"--{name.replace('_', '-')} is no flag of this version" for name in unknown]
+
+
+def restore(run: Any, checkpoint: dict[str, Any]) -> None:
+    """Put network, centers, optimiser, scheduler and random generators of a run back.
+
+    Raises InputError where a name, a shape or a type is not what this run would have written.
+    """
+    own, images = content_of(run), checkpoint.get("training_images")
+    if images != own["training_images"]:
+        raise InputError(
+            f"{run.folder} was trained on {images} images, {run.dataset.root} now gives "
+            f"{own['training_images']}; restore the data, or start another run with --output"
+        )
+    try:
+        for name in ("model_state_dict", "criterion_state_dict", "scheduler_state_dict"):
+            _check_like(name, own[name], checkpoint[name])
+        _check_optimizer(own["optimizer_state_dict"], checkpoint["optimizer_state_dict"], run)
+        _check_like("random_states", own["random_states"], checkpoint["random_states"])
+        run.network.load_state_dict(checkpoint["model_state_dict"])
+        run.criterion.load_state_dict(checkpoint["criterion_state_dict"])
+        run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+        run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
+        restore_random_states(checkpoint["random_states"])
+        run.epoch, run.rows = checkpoint["iter"], checkpoint["metrics"]
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
+            "it was changed or damaged; start another run with --output"
+        ) from error
+
+
+def _check_like(where: str, own: Any, given: Any) -> None:
+    """Raises ValueError where a value is not of the names, shapes and types of another."""
+    if isinstance(own, Tensor):
+        fits = isinstance(given, Tensor) and (given.shape, given.dtype) == (own.shape, own.dtype)
+    elif isinstance(own, dict):
+        fits = isinstance(given, dict) and list(given) == list(own)
+    elif isinstance(own, list | tuple):
+        fits = isinstance(given, list | tuple) and len(given) == len(own)
+    else:
+        numbers = isinstance(own, int | float) and not isinstance(own, bool)
+        fits = type(given) in ((int, float) if numbers else (type(own),))
+    if not fits:
+        raise ValueError(f"{where} is not what this version writes")
+    if isinstance(own, dict | list | tuple):
+        for name in own if isinstance(own, dict) else range(len(own)):
+            _check_like(f"{where} {name}", own[name], given[name])
+
+
+def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> None:
+    """`_check_like` for an optimiser that has taken no step yet, so has no state of its own."""
+    # Which kernels it uses is this machine's choice (engine/optim.py).
+    groups, saved = (
+        [{name: v for name, v in group.items() if name not in KERNELS} for group in side]
+        for side in (own["param_groups"], given["param_groups"])
+    )
+    _check_like("param_groups", groups, saved)
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    if list(given["state"]) != list(range(len(parameters))):
+        raise ValueError("the optimiser's state is of other parameters")
+    names = set(given["state"][0])
+    for number, parameter in enumerate(parameters):
+        state = given["state"][number]
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        if set(state) != names or set(tensors) != names:
+            raise ValueError(f"the optimiser's state of parameter {number} lacks something")
+        if any(value.shape not in (parameter.shape, ()) for value in tensors.values()):
+            raise ValueError(f"the optimiser's state of parameter {number} has another shape")
+
+
+# --------------------------------------------------------------------------------------------
+# Random generators
 
 
 def random_states() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Predictions of a split -> one confusion matrix -> every metric."""
+"""A network and a split -> logits -> metrics."""
 
 from __future__ import annotations
 
@@ -6,106 +6,29 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.errors import InputError
 
-from .device import autocast
-from .interval import wilson_interval
-from .loading import batches_on, dead_workers_told
-
-
-@dataclass(frozen=True)
-class ConfusionMatrix:
-    """Counts (C, C) int64: rows are true classes, columns predictions."""
-
-    counts: Tensor
-
-    @classmethod
-    def of(cls, labels: Tensor, predictions: Tensor, num_classes: int) -> ConfusionMatrix:
-        """Count labels (N,) against predictions (N,), both in 0..num_classes-1."""
-        cells = labels.long() * num_classes + predictions.long()
-        counts = torch.bincount(cells, minlength=num_classes**2)
-        return cls(counts.reshape(num_classes, num_classes))
-
-    @property
-    def total(self) -> int:
-        """Number of images."""
-        return int(self.counts.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all images that are right."""
-        return _ratio(int(self.counts.trace()), self.total)
-
-    def recalls(self) -> list[float]:
-        """Share of each true class that is found; nan for a class without images."""
-        return [_ratio(hit, n) for hit, n in self._diagonal_and(dim=1)]
-
-    def precisions(self) -> list[float]:
-        """Share of each predicted class that is right; nan for a class never predicted."""
-        return [_ratio(hit, n) for hit, n in self._diagonal_and(dim=0)]
-
-    def f1_scores(self) -> list[float]:
-        """2 hits / (images of the class + predictions of it); nan where there is neither."""
-        rows, columns = self.counts.sum(1).tolist(), self.counts.sum(0).tolist()
-        hits = self.counts.diagonal().tolist()
-        return [_ratio(2 * hit, r + c) for hit, r, c in zip(hits, rows, columns, strict=True)]
-
-    @property
-    def mean_class_accuracy(self) -> float:
-        """Mean of the recalls (the paper's "average accuracy") over classes with images."""
-        return _mean(self.recalls())
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean of the F1 scores over the classes that occur or are predicted."""
-        return _mean(self.f1_scores())
-
-    def accuracy_interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy for a sample of this size (Wilson)."""
-        return wilson_interval(self.accuracy, self.total)
-
-    def fractions(self) -> list[list[float]]:
-        """The matrix with each row divided by its sum; an empty row is all zeros."""
-        rows = self.counts.double()
-        return (rows / rows.sum(1, keepdim=True).clamp_min(1)).tolist()
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers that go into metrics.csv, as fractions."""
-        return {
-            "accuracy": self.accuracy,
-            "mean_class_accuracy": self.mean_class_accuracy,
-            "macro_f1": self.macro_f1,
-        }
-
-    def _diagonal_and(self, dim: int) -> list[tuple[int, int]]:
-        return list(
-            zip(self.counts.diagonal().tolist(), self.counts.sum(dim).tolist(), strict=True)
-        )
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+from .data import batches_on, reporting_worker_crashes
+from .speed import autocast
 
 
 class Predictions(NamedTuple):
     """What a network says of a split."""
 
-    logits: Tensor  # (N, C)
+    logits: Tensor  # (N, C) float32
     labels: Tensor  # (N,)
-    indices: list[int]  # of these images in the data set, in order; not all where some are bad
+    indices: list[int]  # of these images in the data set, in order; not all where some are skipped
 
 
-@dead_workers_told()
+@reporting_worker_crashes()
 @torch.inference_mode()
 def predict(
     network: nn.Module,
@@ -114,44 +37,38 @@ def predict(
     *,
     bf16: bool = False,
     progress: dict[str, Any] | None = None,
-    left_out: list[str] | None = None,
-    kept: list[int] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) float32 and labels (N,) of every image of a loader, in order, on the CPU.
+    skipped: list[str] | None = None,
+) -> Predictions:
+    """Logits and labels of every image of a loader, in order, on the CPU.
 
-    Of soft labels (B, C) the most probable class is taken.
-
-    progress: arguments for tqdm, or None for no bar.
-    kept: takes the indices of the images, in order.
-    left_out: takes what is said of images that cannot be used; without it they are an error.
+    progress: arguments of tqdm; no bar without them.
+    skipped: takes a line for each image that cannot be read; without it the first is an error.
 
     Raises InputError where an image, all images or the network's output cannot be used.
     """
     network.eval()
-    logits, labels = [], []
+    logits, labels, indices = [], [], []
     with tqdm(**(progress or {"disable": True})) as bar:
-        for images, batch_labels, indices in batches_on(loader, device, left_out):
+        for batch in batches_on(loader, device, skipped=skipped):
             with autocast(device, bf16):
-                output = network(images)
-            # Left on the device, which would have to wait for a copy: a few numbers an image.
+                output = network(batch.images)
+            # Left on the device: a copy at every step would make a GPU wait.
             logits.append(output.logits.float())
-            labels.append(batch_labels if batch_labels.dim() == 1 else batch_labels.argmax(dim=1))
-            if kept is not None:
-                kept += indices.tolist()
-            bar.update(len(images))
+            labels.append(batch.labels)
+            indices += batch.indices.tolist()
+            bar.update(len(batch))
     if not logits:
-        raise InputError(f"none of the images to evaluate can be used: {(left_out or ['-'])[0]}")
+        raise InputError(f"none of the images to evaluate can be used: {(skipped or ['-'])[0]}")
     found = torch.cat(logits).cpu()
     if not found.isfinite().all():
         # The arg max of nan is a class too, so the numbers would look like a bad network's.
         raise InputError(
-            "the network's output is not finite: its weights are not usable; where it was just "
+            "the network's output is not finite: its weights are not usable; if it was just "
             "trained, lower --lr"
         )
-    return found, torch.cat(labels).cpu()
+    return Predictions(found, torch.cat(labels).cpu(), indices)
 
 
-@dead_workers_told()
 @torch.inference_mode()
 def pooled_features(
     network: nn.Module,
@@ -162,17 +79,89 @@ def pooled_features(
 ) -> Tensor:
     """The network's feature maps, averaged over their positions: (N, D) float32 on the CPU.
 
-    progress: arguments for tqdm, or None for no bar.
+    progress: arguments of tqdm; no bar without them.
     """
     network.eval()
     pooled = []
     with tqdm(**(progress or {"disable": True})) as bar:
-        for images, _, _ in batches_on(loader, device):
-            pooled.append(network(images).features.mean(dim=(2, 3)).float().cpu())
-            bar.update(len(images))
+        for batch in batches_on(loader, device):
+            pooled.append(network(batch.images).features.mean(dim=(2, 3)).float().cpu())
+            bar.update(len(batch))
     return torch.cat(pooled)
 
 
-def confusion_of(logits: Tensor, labels: Tensor) -> ConfusionMatrix:
-    """The confusion matrix of logits (N, C) with labels (N,)."""
-    return ConfusionMatrix.of(labels, logits.argmax(1), logits.shape[1])
+@dataclass(frozen=True)
+class Metrics:
+    """Every number of an evaluation, from one confusion matrix; shares are fractions, 0 to 1."""
+
+    counts: np.ndarray  # (C, C) images; rows are true classes, columns predictions
+    accuracy: float
+    accuracy_interval: tuple[float, float]  # 95 %, Wilson, for a sample of this size
+    mean_class_accuracy: float  # mean recall of the classes with images, "average accuracy"
+    macro_f1: float  # mean F1 of the classes that occur or are predicted
+    recalls: np.ndarray  # (C,); nan for a class without images
+    precisions: np.ndarray  # (C,); nan for a class that is never predicted
+    f1_scores: np.ndarray  # (C,); nan for a class that neither occurs nor is predicted
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> Metrics:
+        """The metrics of logits (N, C) with labels (N,) in 0..C-1; N at least 1."""
+        truth, predicted = labels.numpy(), logits.argmax(dim=1).numpy()
+        classes = range(logits.shape[1])
+        precisions, recalls, f1_scores, _ = precision_recall_fscore_support(
+            truth, predicted, labels=classes, zero_division=np.nan
+        )
+        counts = confusion_matrix(truth, predicted, labels=classes)
+        right, images = int(counts.trace()), int(counts.sum())
+        return cls(
+            counts=counts,
+            accuracy=right / images,
+            accuracy_interval=wilson_interval(right, images),
+            mean_class_accuracy=float(np.nanmean(recalls)),
+            macro_f1=float(np.nanmean(f1_scores)),
+            recalls=recalls,
+            precisions=precisions,
+            f1_scores=f1_scores,
+        )
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return int(self.counts.sum())
+
+    def fractions(self) -> np.ndarray:
+        """The confusion matrix (C, C) with each row divided by its sum; an empty row is zeros."""
+        return self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+
+    def scores(self) -> dict[str, float]:
+        """The numbers that go into metrics.csv."""
+        return {
+            "accuracy": self.accuracy,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "macro_f1": self.macro_f1,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Every metric as plain types; None where there is nothing to divide by."""
+        return {
+            "images": self.images,
+            "accuracy": self.accuracy,
+            "accuracy_interval_95": list(self.accuracy_interval),
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "macro_f1": self.macro_f1,
+            "per_class_recall": _known(self.recalls),
+            "per_class_precision": _known(self.precisions),
+            "per_class_f1": _known(self.f1_scores),
+            "confusion_matrix": self.fractions().tolist(),
+            "confusion_counts": self.counts.tolist(),
+        }
+
+
+def wilson_interval(right: int, images: int) -> tuple[float, float]:
+    """95 % interval (Wilson) of the share right / images."""
+    interval = binomtest(right, images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]

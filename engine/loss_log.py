@@ -1,119 +1,83 @@
-"""The loss of an epoch, step by step, without making a GPU wait for it."""
+"""Means of the loss terms over an epoch, and the watch for a loss that is not finite."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.batch import Batch
 from common.errors import InputError
 
-if TYPE_CHECKING:
-    from .train import Run
-
-
-class Arriving(NamedTuple):
-    """Values on their way from the device."""
-
-    values: Tensor  # (steps, 1 + terms), on the CPU; to be read once they have arrived
-    event: torch.cuda.Event | None  # None: they are there
-    indices: list[Tensor]  # of the images of each step
-
-    @classmethod
-    def of(cls, values: Tensor, indices: list[Tensor]) -> Arriving:
-        """Send values to the CPU; a GPU does so when it gets there, and nobody waits."""
-        if values.device.type != "cuda":
-            return cls(values.cpu(), None, indices)
-        there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        there.copy_(values, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(values.device))
-        return cls(there, event, indices)
-
-    def arrived(self, *, wait: bool) -> bool:
-        """Whether the values can be read; with `wait`, only once they can."""
-        if self.event is not None and wait:
-            self.event.synchronize()
-        return self.event is None or self.event.query()
+from .distributed import World
 
 
 class LossLog:
-    """Means of the loss terms over an epoch, and the watch for a loss that is not finite.
+    """The loss and its terms, step by step.
 
-    The values leave the device every `every` steps: at once on a CPU, in groups on a GPU, and
-    are looked at when they have arrived.
+    Values leave the device every `every` steps, at once on a CPU: a GPU would wait at each.
     """
 
-    def __init__(self, current: Run, epoch: int, lr: float):
-        self.current, self.epoch, self.lr = current, epoch, lr
-        self.every = 1 if current.device.type == "cpu" else 20
+    def __init__(self, device: torch.device, describe: Callable[[int], str]):
+        """describe: names an image by its index in the data set, for messages."""
+        self.every = 1 if device.type == "cpu" else 20
+        self.describe = describe
         self.names: list[str] = []
-        self.pending: list[tuple[Tensor, Tensor]] = []
-        self.sent: list[Arriving] = []
-        self.sums = torch.zeros(0, dtype=torch.float64)
-        self.images = 0
-        self.steps = 0
+        self.pending: list[tuple[Tensor, list[int]]] = []
+        self.sums = torch.zeros((), dtype=torch.float64)
+        self.images = self.steps = 0
 
-    def add(self, total: Tensor, terms: dict[str, Tensor], indices: Tensor) -> None:
-        """Take note of a step's loss and of the images (indices) it came from.
+    def add(self, loss: Any, batch: Batch) -> None:
+        """Take note of a step's loss (`total`, `terms`).
 
-        Raises InputError at the first loss known to be not finite.
+        Raises InputError at the first that is known to be infinite or not a number.
         """
-        self.names = ["loss", *terms]
-        self.pending.append((torch.stack([total, *terms.values()]).detach(), indices))
+        self.names = ["loss", *loss.terms]
+        values = torch.stack([loss.total, *loss.terms.values()]).detach()
+        self.pending.append((values, batch.indices.tolist()))
         if len(self.pending) >= self.every:
-            self._send()
-        self._read(wait=False)
+            self._read()
 
     def shown(self) -> dict[str, str]:
-        """Means so far and the learning rate, for the progress bar."""
-        if not self.images:
-            return {}
-        means = (self.sums / self.images).tolist()
-        texts = {name: f"{mean:.3f}" for name, mean in zip(self.names, means, strict=True)}
-        return {**texts, "lr": f"{self.lr:.3g}"}
+        """Means so far, for the progress bar."""
+        return {name: f"{value:.3f}" for name, value in self._means().items()}
 
-    def means(self) -> dict[str, float]:
+    def means(self, world: World) -> dict[str, float]:
         """Means over all images of the epoch, of all processes: the loss and its terms.
 
-        Raises InputError for an epoch without a batch, and for a loss that is not finite.
+        Raises InputError for an epoch without a batch, and as `add` does.
         """
-        self._send()
-        self._read(wait=True)
+        self._read()
         if not self.images:
-            raise InputError(f"no batch of epoch {self.epoch} had two images that can be used")
-        *sums, images = self.current.world.summed([*self.sums.tolist(), self.images])
-        return {name: value / images for name, value in zip(self.names, sums, strict=True)}
+            raise InputError("no batch of the epoch had two images that can be used")
+        totals = world.gather(torch.cat([self.sums, torch.tensor([self.images])])[None]).sum(dim=0)
+        self.sums, self.images = totals[:-1], int(totals[-1])
+        return self._means()
 
-    def _send(self) -> None:
-        if self.pending:
-            values, indices = zip(*self.pending, strict=True)
-            self.sent.append(Arriving.of(torch.stack(values), list(indices)))
-            self.pending.clear()
+    def _read(self) -> None:
+        """Add up what is pending, in order."""
+        if not self.pending:
+            return
+        rows = torch.stack([values for values, _ in self.pending]).double().cpu()
+        for row, (_, indices) in zip(rows, self.pending, strict=True):
+            self.steps += 1
+            if not row.isfinite().all():
+                self._stop(row, indices)
+            self.sums = self.sums + row * len(indices)
+            self.images += len(indices)
+        self.pending.clear()
 
-    def _read(self, *, wait: bool) -> None:
-        """Look at what has arrived, in order; with `wait`, at everything that was sent."""
-        while self.sent and self.sent[0].arrived(wait=wait):
-            group = self.sent.pop(0)
-            values = group.values.double()
-            if not self.images:
-                self.sums = torch.zeros(values.shape[1], dtype=torch.float64)
-            for row, indices in zip(values, group.indices, strict=True):
-                self.steps += 1
-                if not row.isfinite().all():
-                    self._stop(row, indices)
-                self.sums += row * len(indices)
-                self.images += len(indices)
-
-    def _stop(self, row: Tensor, indices: Tensor) -> None:
-        terms = ", ".join(
-            f"{name} {value:g}" for name, value in zip(self.names, row.tolist(), strict=True)
-        )
-        files = [self.current.dataset.describe(index) for index in indices.tolist()]
-        saved = self.current.saved
-        before = f"the last checkpoint is from epoch {saved}" if saved else "there is no checkpoint"
+    def _stop(self, row: Tensor, indices: list[int]) -> None:
+        named = zip(self.names, row.tolist(), strict=True)
         raise InputError(
-            f"the loss is not finite in epoch {self.epoch}, step {self.steps}: {terms}; learning "
-            f"rate {self.lr:g}; {before}; lower --lr or look at the batch: {' '.join(files)}"
+            f"the loss is not finite in step {self.steps} of the epoch: "
+            f"{', '.join(f'{name} {value:g}' for name, value in named)}; lower --lr or look at "
+            f"the batch: {' '.join(map(self.describe, indices))}"
         )
+
+    def _means(self) -> dict[str, float]:
+        if not self.images:
+            return {}
+        return dict(zip(self.names, (self.sums / self.images).tolist(), strict=True))

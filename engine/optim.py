@@ -1,58 +1,81 @@
-"""torch's optimisers and schedules by their own names; torch is imported when one is called."""
+"""Optimisers, learning rates over the epochs and the order of images, by their flags' names."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from common.late import Late
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, StepLR
+from torch.utils.data import WeightedRandomSampler
 
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
-
-SGD = Late("torch.optim", "SGD")
-Adam = Late("torch.optim", "Adam")
-AdamW = Late("torch.optim", "AdamW")
-
-StepLR = Late("torch.optim.lr_scheduler", "StepLR")
-ExponentialLR = Late("torch.optim.lr_scheduler", "ExponentialLR")
-CosineAnnealingLR = Late("torch.optim.lr_scheduler", "CosineAnnealingLR")
-
+OPTIMIZERS = {
+    "sgd": partial(SGD, momentum=0.9, weight_decay=1e-4),
+    "adam": partial(Adam, weight_decay=0.0),
+    "adamw": partial(AdamW, weight_decay=0.05),
+}
 KERNELS = ("fused", "foreach")
-#: Devices on which torch takes an optimiser's whole step in one kernel.
-FUSED_ON = ("cpu", "cuda")
 
 
 def make_optimizer(
-    make: Callable[..., Optimizer],
-    parameters: Sequence[nn.Parameter],
-    *,
-    lr: float,
-    plain: bool = False,
+    make: Callable[..., Optimizer], parameters: Sequence[nn.Parameter], *, lr: float
 ) -> Optimizer:
-    """The optimiser of a recipe, fused where it can be: one pass over the memory, not several.
-
-    plain: let it go through the parameters one by one instead.
-    """
+    """The optimiser of a recipe, fused where it can be: one pass over the memory, not several."""
     optimizer = make(parameters, lr=lr)
-    on = {parameter.device.type for parameter in parameters}
     # None means that the recipe leaves the choice open; an optimiser without it has no choice.
     open_choice = all(optimizer.defaults.get(name, "none") is None for name in KERNELS)
-    if open_choice and (plain or on <= set(FUSED_ON)):
-        kernel = {"foreach": False} if plain else {"fused": True}
-        # Not every setting and every device has a fused form; torch says so at once.
+    if open_choice and {p.device.type for p in parameters} <= {"cpu", "cuda"}:
+        # Not every setting has a fused form; torch says so at once.
         with contextlib.suppress(RuntimeError):
-            optimizer = make(parameters, lr=lr, **kernel)
-    optimizer.register_load_state_dict_pre_hook(_keep_implementation)
+            optimizer = make(parameters, lr=lr, fused=True)
+    optimizer.register_load_state_dict_pre_hook(_keep_kernels)
     return optimizer
 
 
-def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """A saved state with this optimiser's choice of kernel: that of the machine it is on."""
     groups = [
         {**saved, **{key: ours[key] for key in KERNELS if key in ours}}
         for saved, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     return {**state, "param_groups": groups}
+
+
+def constant(optimizer: Optimizer) -> LRScheduler:
+    """The same rate in every epoch."""
+    return StepLR(optimizer, step_size=2**31)
+
+
+def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    """Half a cosine from the first rate down towards 0 over the run."""
+    return CosineAnnealingLR(optimizer, T_max=epochs)
+
+
+SCHEDULES = {
+    "step": partial(StepLR, step_size=10, gamma=0.1),
+    "exponential": partial(ExponentialLR, gamma=0.6),
+    "cosine": cosine,
+    "constant": constant,
+}
+
+
+def shuffle(labels: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Every image once, in a random order; takes the labels of the training images."""
+    return torch.randperm(len(labels), generator=generator).tolist()
+
+
+def balanced(labels: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Draws with replacement in which every class that occurs is equally likely.
+
+    So a rare class is up-sampled and a frequent one down-sampled (paper, section 4.2).
+    """
+    classes = torch.tensor(labels)
+    weights = 1 / torch.bincount(classes).double()
+    return list(WeightedRandomSampler(weights[classes], len(labels), generator=generator))
+
+
+SAMPLINGS = {"shuffle": shuffle, "balanced": balanced}

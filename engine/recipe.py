@@ -12,22 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from common.cli import Parser, call_main
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from common.cli import Parser
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
-from .optim import SGD, Adam, AdamW
-from .samplers import SAMPLINGS, shuffle
-from .schedules import SCHEDULES
-
-OPTIMIZERS = {
-    "sgd": partial(SGD, momentum=0.9, weight_decay=1e-4),
-    "adam": partial(Adam, weight_decay=0.0),
-    "adamw": partial(AdamW, weight_decay=0.05),
-}
-
-
-LAST, BEST = "last.pth", "best.pth"  # of a run folder
+from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +27,19 @@ class Recipe:
     """Everything that decides how a run goes.
 
     The callables, in the order in which they are used:
-        dataset(root, split, transform) -> data set with `name`, `root`, `classes`, `labels`,
-            `describe(i)`, `is_published()`, `memory_needed(n)`, `keep_in_memory(indices)`,
-            `default_root` and `evaluated_split`. A class, or a dataclass whose fields are flags
+        dataset(root, split, transform) -> data set whose items are `common.batch.Sample`, with
+            `name`, `root`, `split`, `classes`, `labels`, `layout`, `describe(i)`, `read_image(i)`,
+            `targets(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a
+            dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
-        method.network(num_classes), method.criterion(num_classes) -> modules; the network
-            returns what the criterion takes, the criterion's `total` is differentiated
-        method.inference(network, device) -> one with the same output, to evaluate; may be missing
+        method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
+            images, the criterion the network's output and the batch: its `total` is
+            differentiated, its `terms` are logged
+        method.fast(network, device) -> one with the same output, to evaluate with --fast
+        method.advice(optimizer) -> lines to warn of before the first step
+        sampling(labels, generator) -> positions of the images of an epoch, in order
         optimizer(parameters, lr=...) and scheduler(optimizer), stepped once an epoch; a
-            scheduler with a parameter `epochs` is given the recipe's.
+            scheduler with a parameter `epochs` is given the recipe's
 
     Plain fields, and those of a nested dataclass such as `method`, are flags of the script.
     """
@@ -59,7 +55,7 @@ class Recipe:
         check=lambda size: size >= 2, expected="at least 2 (BatchNorm)", help="images per step"
     )
     lr: float = flag(check=positive, expected="above 0", help="learning rate of the first epoch")
-    optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centres")
+    optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centers")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
     sampling: Callable = flag(
         shuffle,
@@ -76,12 +72,7 @@ class Recipe:
     amp: str = flag(
         "off",
         choices=("auto", "bf16", "off"),
-        help="autocast: off, bf16, or auto: bf16 where the hardware multiplies it",
-    )
-    plain: bool = flag(
-        False,
-        help="train without what makes it fast, to compare with: float32, channels first, an "
-        "optimiser that takes the parameters one by one, images from their files",
+        help="mixed precision: off, bf16, or auto: bf16 where the hardware natively supports it",
     )
     holdout: float = flag(
         0.0,
@@ -110,7 +101,7 @@ class Recipe:
         -1,
         check=lambda workers: workers >= -1,
         expected="at least 0, or -1",
-        help="processes that load images (0: none; -1: one per core, 8 at most)",
+        help="DataLoader workers (0: none; -1: one per core, 8 at most)",
         affects_result=False,
     )
     cache: str = flag(
@@ -121,6 +112,11 @@ class Recipe:
     )
     device: str = flag(
         "auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps", affects_result=False
+    )
+    fast: bool = flag(
+        False,
+        help="evaluate with a fused network: sooner, the same numbers but for rounding",
+        affects_result=False,
     )
     compile: bool = flag(
         False,
@@ -136,8 +132,7 @@ class Recipe:
     on_bad_image: str = flag(
         "stop",
         choices=("stop", "skip"),
-        help="an image that cannot be read ends the run, or is left out and listed after every "
-        "epoch",
+        help="an image that cannot be read ends the run, or is skipped and listed after the epoch",
         affects_result=False,
     )
     resume: bool = flag(
@@ -152,7 +147,7 @@ class Recipe:
         """Where the data set is read."""
         return Path(self.data) if self.data else self.dataset.default_root
 
-    def make_scheduler(self, optimizer: Any) -> Any:
+    def make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
         """The recipe's scheduler over an optimiser; gives it `epochs` where it asks for it."""
         asks = "epochs" in inspect.signature(self.scheduler).parameters
         extra = {"epochs": self.epochs} if asks else {}
@@ -205,17 +200,6 @@ def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | Non
         _add_flag(parser, owner, field)
     given = vars(parser.parse_args(arguments))
     return _replace(recipe, given)
-
-
-def run(recipe: Recipe, description: str) -> None:
-    """What a train script does: read the flags, train, exit with a status."""
-    call_main(lambda: _train(parse_flags(recipe, description)))
-
-
-def _train(recipe: Recipe) -> None:
-    from .train import train  # and torch, which flags and their help do not need
-
-    train(recipe)
 
 
 def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Field) -> None:

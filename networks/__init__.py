@@ -1,16 +1,26 @@
-"""What the paper draws: the network, its trunk, its losses."""
+"""What the paper draws: the network, its backbone, its losses."""
 
-from common.late import late_names
+from .backbone import load_backbone, resnet18_backbone
+from .dan import DAN, DANOutput, ResNet18
+from .fused import fuse
+from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
+from .method import Method, network_for
+from .packed import fast_network, pack
 
-__all__, __getattr__ = late_names(
-    __name__,
-    {
-        "backbone": ("load_trunk", "resnet18_trunk"),
-        "dan": ("DAN", "DANOutput", "ResNet18"),
-        "fused": ("fuse",),
-        "inference": ("inference_network",),
-        "losses": ("AffinityLoss", "CenterLoss", "DANLoss", "LossTerms", "PartitionLoss"),
-        "method": ("Method", "network_for"),
-        "packed": ("pack",),
-    },
-)
+__all__ = [
+    "DAN",
+    "AffinityLoss",
+    "CenterLoss",
+    "DANLoss",
+    "DANOutput",
+    "LossTerms",
+    "Method",
+    "PartitionLoss",
+    "ResNet18",
+    "fast_network",
+    "fuse",
+    "load_backbone",
+    "network_for",
+    "pack",
+    "resnet18_backbone",
+]

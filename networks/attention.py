@@ -47,7 +47,7 @@ def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
     images: (B, 3, H, W), normalised. Raises InputError where the package grad-cam is missing.
     """
     try:
-        from pytorch_grad_cam import GradCAMPlusPlus
+        from pytorch_grad_cam import GradCAMPlusPlus  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise InputError(
             f"Grad-CAM++ needs the package grad-cam ({error}); pip install -r "

@@ -1,4 +1,4 @@
-"""The trunk of the FCN: ResNet-18 without pooling and classifier, and its pre-trained weights."""
+"""The FCN's backbone: ResNet-18 without pooling and classifier, and its pre-trained weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torchvision.models import ResNet18_Weights, resnet18
 from common.errors import InputError
 from common.files import load_tensors
 
-from .choices import MSCELEB
-
+#: The paper's backbone weights, where `--pretrained` looks for them.
+MSCELEB = "models/pretrain/resnet18_msceleb.pth"
 FEATURE_DIM = 512
 
-# torchvision's names for the children of a ResNet, in the order of the trunk's numbers.
+# torchvision's names for the children of a ResNet, in the order of the backbone's numbers.
 _CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-_TRUNK_NUMBER = {name: str(number) for number, name in enumerate(_CHILDREN)}
+_NUMBER = {name: str(number) for number, name in enumerate(_CHILDREN)}
 
 
-def resnet18_trunk() -> nn.Sequential:
+def resnet18_backbone() -> nn.Sequential:
     """Images (B, 3, H, W) -> feature map (B, 512, ceil(H/32), ceil(W/32)); random weights.
 
     The children are numbered 0-7, which gives the released names `features.0` ... `features.7`.
@@ -29,12 +29,12 @@ def resnet18_trunk() -> nn.Sequential:
     return nn.Sequential(*(getattr(whole, name) for name in _CHILDREN))
 
 
-def load_trunk(trunk: nn.Sequential, pretrained: str | Path) -> None:
-    """Fill a trunk in place.
+def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
+    """Fill a backbone in place.
 
     pretrained: "none" leaves the random weights; "imagenet" takes torchvision's (downloaded
     once by torchvision); anything else is a file: the MS-Celeb-1M weights of the paper, a whole
-    torchvision ResNet-18, or a checkpoint of this project or of the release, of which the trunk
+    torchvision ResNet-18, or a checkpoint of this project or of the release, of which the backbone
     is taken.
 
     Raises InputError for a file that is missing, unreadable or of another network; nothing but
@@ -48,7 +48,7 @@ def load_trunk(trunk: nn.Sequential, pretrained: str | Path) -> None:
         path = Path(pretrained)
         _explain_missing(path)
         source, weights = str(path), _tensors_of(load_tensors(path, "backbone weights"), path)
-    _fill(trunk, _trunk_names(weights, source), source)
+    _fill(backbone, _backbone_names(weights, source), source)
 
 
 def _imagenet_weights() -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def _explain_missing(path: Path) -> None:
         f"backbone weights {path} not found; the paper's numbers need ResNet-18 pre-trained on "
         f"MS-Celeb-1M: put resnet18_msceleb.pth at {MSCELEB} (models/pretrain/README.md says "
         "where to get it), or use --pretrained imagenet (torchvision's weights), --pretrained "
-        "CHECKPOINT (the trunk of a run of yours), or --pretrained none (random weights)"
+        "CHECKPOINT (the backbone of a run of yours), or --pretrained none (random weights)"
     )
 
 
@@ -89,8 +89,8 @@ def _tensors_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _trunk_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Rename to the trunk's numbers and drop the classifier, and nothing but the classifier."""
+def _backbone_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename to the backbone's numbers and drop the classifier, and nothing but the classifier."""
     if any(name.startswith("features.") for name in weights):
         ours = ("cat_head", "fc.", "bn.")
         parts = {
@@ -101,8 +101,8 @@ def _trunk_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         parts, foreign = {}, []
         for name in weights:
             child, _, rest = name.partition(".")
-            if child in _TRUNK_NUMBER:
-                parts[name] = f"{_TRUNK_NUMBER[child]}.{rest}"
+            if child in _NUMBER:
+                parts[name] = f"{_NUMBER[child]}.{rest}"
             elif name not in ("fc.weight", "fc.bias"):
                 foreign.append(name)
     if foreign:
@@ -113,8 +113,8 @@ def _trunk_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     return {short: weights[name] for name, short in parts.items()}
 
 
-def _fill(trunk: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
-    expected = trunk.state_dict()
+def _fill(backbone: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
+    expected = backbone.state_dict()
     # Files from before torch 0.4.1 have no batch counters; they do not change the network.
     missing = [
         name
@@ -139,6 +139,6 @@ def _fill(trunk: nn.Sequential, weights: dict[str, Tensor], source: str) -> None
         if names:
             raise InputError(
                 f"{source} is not a ResNet-18: {len(names)} tensors are {complaint}, the first "
-                f"is {names[0]} of the trunk"
+                f"is {names[0]} of the backbone"
             )
-    trunk.load_state_dict(expected | weights)
+    backbone.load_state_dict(expected | weights)

@@ -1,4 +1,4 @@
-"""DAN: feature clustering trunk, multi-head cross attention, attention fusion (paper section 3).
+"""DAN: feature clustering backbone, multi-head cross attention, attention fusion (paper section 3).
 
 Module names are those of the released checkpoints, so that `state_dict` is exchangeable.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from .backbone import FEATURE_DIM, resnet18_trunk
+from .backbone import FEATURE_DIM, resnet18_backbone
 from .precision import full_precision, no_autocast
 
 
@@ -103,10 +103,10 @@ def _init_head(module: nn.Module) -> None:
 
 
 class DAN(nn.Module):
-    """Distract your Attention Network: FCN trunk, `num_heads` cross attention heads, AFN.
+    """Distract your Attention Network: FCN backbone, `num_heads` cross attention heads, AFN.
 
-    `num_classes` >= 2 expressions, `num_heads` >= 1. The trunk starts from random weights;
-    `networks.load_trunk(model.features, ...)` fills it.
+    `num_classes` >= 2 expressions, `num_heads` >= 1. The backbone starts from random weights;
+    `networks.load_backbone(model.features, ...)` fills it.
 
     Raises ValueError for other numbers.
     """
@@ -119,7 +119,7 @@ class DAN(nn.Module):
             raise ValueError(f"num_heads is {num_heads}; DAN needs at least 1")
         self.num_classes = num_classes
         self.num_heads = num_heads
-        self.features = resnet18_trunk()
+        self.features = resnet18_backbone()
         for i in range(num_heads):
             # Released checkpoints name the heads cat_head0 ... cat_head{k-1}.
             setattr(self, f"cat_head{i}", CrossAttentionHead())
@@ -148,14 +148,14 @@ class DAN(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The paper's baseline: the same trunk, average pooling, one linear layer."""
+    """The paper's baseline: the same backbone, average pooling, one linear layer."""
 
     def __init__(self, num_classes: int = 7):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
         self.num_classes = num_classes
-        self.features = resnet18_trunk()
+        self.features = resnet18_backbone()
         self.fc = nn.Linear(FEATURE_DIM, num_classes)
 
     def forward(self, images: Tensor) -> DANOutput:

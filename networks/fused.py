@@ -31,7 +31,7 @@ def fuse(model: DAN | ResNet18) -> nn.Module:
     # Products of weights are taken in float64, which not every device has, and rounded once.
     model = copy.deepcopy(model).eval().cpu().double()
     fused = FusedDAN(model) if isinstance(model, DAN) else model
-    _fold_trunk(model.features)
+    _fold_backbone(model.features)
     return fused.requires_grad_(False).eval().to(like.device, like.dtype)
 
 
@@ -39,7 +39,7 @@ class FusedDAN(nn.Module):
     """DAN in eval mode with all heads side by side; made by `fuse`."""
 
     def __init__(self, model: DAN):
-        """Take over the layers of a DAN that is in eval mode; its trunk is shared."""
+        """Take over the layers of a DAN that is in eval mode; its backbone is shared."""
         super().__init__()
         heads = model.attention_heads()
         self.num_classes = model.num_classes
@@ -117,10 +117,10 @@ def _side_by_side(convolutions: list[nn.Conv2d], groups: int = 1) -> nn.Conv2d:
     return joined
 
 
-def _fold_trunk(trunk: nn.Sequential) -> None:
-    """Fold the batch norms of a ResNet-18 trunk in place."""
-    trunk[0], trunk[1] = fuse_conv_bn_eval(trunk[0], trunk[1]), nn.Identity()
-    for block in trunk.modules():
+def _fold_backbone(backbone: nn.Sequential) -> None:
+    """Fold the batch norms of a ResNet-18 backbone in place."""
+    backbone[0], backbone[1] = fuse_conv_bn_eval(backbone[0], backbone[1]), nn.Identity()
+    for block in backbone.modules():
         if not isinstance(block, BasicBlock):
             continue
         block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.batch import Batch
+
 from .backbone import FEATURE_DIM
-from .choices import CENTER_WEIGHT, FCN_LOSSES, PARTITION_FORMS
 from .dan import DANOutput
 from .precision import full_precision, no_autocast
 
+#: Losses on the FCN's features (Table 1).
+FCN_LOSSES = ("affinity", "center", "none")
+# Weight of the center loss. Its value is the affinity loss's times the variance among the
+# centers, which is 512 at the start: 0.002 gives both the same pull on the features then.
+CENTER_WEIGHT = 0.002
 # Below this variance two heads count as equal (they differ by less than about 0.01 nat).
 # A channel that ReLU left at zero over its whole map makes every head equal there, and Eq. 6
 # read literally would be infinite; with the floor such a channel adds the constant
@@ -77,7 +83,7 @@ def squared_distance(features: Tensor, labels: Tensor, centers: Tensor) -> Tenso
     pooled = full_precision(features)
     if pooled.dim() == 4:
         pooled = pooled.mean(dim=(2, 3))
-    return (pooled - centers[labels]).square().sum() / len(labels)
+    return (pooled - centers.index_select(0, labels)).square().sum() / len(labels)
 
 
 class PartitionLoss(nn.Module):
@@ -91,7 +97,8 @@ class PartitionLoss(nn.Module):
     Raises ValueError for another form.
     """
 
-    FORMS = PARTITION_FORMS
+    #: Readings of Equation 6.
+    FORMS = ("eq6", "released")
 
     def __init__(self, form: str = "eq6"):
         super().__init__()
@@ -124,12 +131,13 @@ class LossTerms(NamedTuple):
 class DANLoss(nn.Module):
     """Unified loss (Eq. 7): L = lambda1 L_affinity + lambda2 L_partition + L_cls.
 
+    L_cls is the cross-entropy of the logits with the labels or, where the batch has the target
+    "soft_labels", with those: the share of the votes that each class got.
+
     fcn_loss "affinity", "center" (weighed by center_weight instead of lambda1) or "none";
     partition "eq6", "released" or "none". Terms that are off are not computed. All terms are
     taken in float32 at least, whatever the autocast type.
     """
-
-    FCN_LOSSES = FCN_LOSSES
 
     def __init__(
         self,
@@ -142,28 +150,23 @@ class DANLoss(nn.Module):
         center_weight: float = CENTER_WEIGHT,
     ):
         super().__init__()
-        if fcn_loss not in self.FCN_LOSSES:
-            raise ValueError(
-                f"fcn_loss is {fcn_loss!r}; expected one of {', '.join(self.FCN_LOSSES)}"
-            )
+        if fcn_loss not in FCN_LOSSES:
+            raise ValueError(f"fcn_loss is {fcn_loss!r}; expected one of {', '.join(FCN_LOSSES)}")
         self.affinity = AffinityLoss(num_classes) if fcn_loss == "affinity" else None
         self.center = CenterLoss(num_classes) if fcn_loss == "center" else None
         self.partition = PartitionLoss(partition) if partition != "none" else None
         self.weights = {"affinity": lambda1, "center": center_weight, "partition": lambda2}
 
-    def forward(self, output: DANOutput, labels: Tensor) -> LossTerms:
-        """The loss of a network's output with labels (B,) in 0..classes-1.
-
-        Soft labels, probabilities (B, C), enter the cross-entropy as they are; the FCN's loss
-        takes each image to the center of its most probable class.
-        """
+    def forward(self, output: DANOutput, batch: Batch) -> LossTerms:
+        """The loss of a network's output for a batch with labels (B,) in 0..classes-1."""
+        labels = batch.labels
         with no_autocast(output.logits):
-            terms = {"cls": F.cross_entropy(full_precision(output.logits), labels)}
-        hard = labels if labels.dim() == 1 else labels.argmax(dim=1)
+            target = batch.targets.get("soft_labels", labels)
+            terms = {"cls": F.cross_entropy(full_precision(output.logits), target)}
         if self.affinity is not None:
-            terms["affinity"] = self.affinity(output.features, hard)
+            terms["affinity"] = self.affinity(output.features, labels)
         if self.center is not None:
-            terms["center"] = self.center(output.features, hard)
+            terms["center"] = self.center(output.features, labels)
         if self.partition is not None:
             terms["partition"] = self.partition(output.heads)
         total = terms["cls"]

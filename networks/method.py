@@ -5,35 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn, optim
 
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
-from .choices import CENTER_WEIGHT, FCN_LOSSES, MSCELEB, PARTITION_FORMS
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn, optim
-
-    from .losses import DANLoss
+from .backbone import MSCELEB, load_backbone
+from .dan import DAN, ResNet18
+from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
+from .packed import fast_network
 
 MAX_HEADS = 100  # in a file; more would take minutes to make
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """DAN as in the paper unless a field says otherwise."""
+    """DAN as in the paper unless a field says otherwise.
+
+    A method is a network, `network(images) -> output` with `output.logits` (B, C), and a
+    criterion, `criterion(output, batch) -> LossTerms`: the weighted sum that is differentiated and
+    its named terms. Both may hold parameters; all of them are optimised.
+    """
 
     arch: str = flag(
         "dan",
         choices=("dan", "resnet18"),
-        help="dan, or the paper's baseline resnet18: trunk, pooling, linear layer, cross-entropy",
+        help="dan, or the paper's baseline resnet18: backbone, pooling, linear layer",
     )
     heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
     pretrained: str = flag(
         MSCELEB,
-        help="weights the trunk starts from: PATH (MS-Celeb-1M file, or a checkpoint of ours), "
+        help="weights the backbone starts from: PATH (MS-Celeb-1M file, or a checkpoint of ours), "
         "imagenet (torchvision's), or none (random)",
     )
     fcn_loss: str = flag(
@@ -43,7 +47,7 @@ class Method:
     )
     partition: str = flag(
         "eq6",
-        choices=(*PARTITION_FORMS, "none"),
+        choices=(*PartitionLoss.FORMS, "none"),
         help="loss on the heads: the paper's Eq. 6, the released code's form, or none",
     )
     lambda1: float = flag(
@@ -52,7 +56,6 @@ class Method:
     lambda2: float = flag(
         1.0, check=not_negative, expected="at least 0", help="weight of the partition loss, Eq. 7"
     )
-
     center_weight: float = flag(
         CENTER_WEIGHT,
         check=not_negative,
@@ -61,20 +64,14 @@ class Method:
     )
 
     def network(self, num_classes: int) -> nn.Module:
-        """The network with its trunk filled; raises InputError where the weights cannot be had."""
-        from .backbone import load_trunk
-        from .dan import DAN, ResNet18
-
-        network = (
-            ResNet18(num_classes) if self.arch == "resnet18" else (DAN(num_classes, self.heads))
-        )
-        load_trunk(network.features, self.pretrained)
+        """The network with its backbone filled; raises InputError where there are no weights."""
+        baseline = self.arch == "resnet18"
+        network = ResNet18(num_classes) if baseline else DAN(num_classes, self.heads)
+        load_backbone(network.features, self.pretrained)
         return network
 
     def criterion(self, num_classes: int) -> DANLoss:
         """The loss; the baseline is trained with cross-entropy alone."""
-        from .losses import DANLoss
-
         baseline = self.arch == "resnet18"
         return DANLoss(
             num_classes,
@@ -85,16 +82,12 @@ class Method:
             center_weight=self.center_weight,
         )
 
-    def inference(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """A quicker network with the output of `network`, on a device; see `inference_network`."""
-        from .inference import inference_network
-
-        return inference_network(network, device)
+    def fast(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """A network with the output of `network`, sooner; see `fast_network`."""
+        return fast_network(network, device)
 
     def advice(self, optimizer: optim.Optimizer) -> list[str]:
         """What a user should know before a run that is likely to fail; one line each."""
-        from torch import optim
-
         if self.arch == "dan" and self.pretrained == "none" and isinstance(optimizer, optim.SGD):
             return [
                 "DAN from random weights under SGD rarely leaves the majority class; train "
@@ -111,11 +104,6 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
 
     Raises InputError where they fit no network of this project.
     """
-    import torch
-    from torch import Tensor
-
-    from .dan import DAN, ResNet18
-
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
 
 from common.errors import InputError
 
@@ -25,17 +27,8 @@ def embed(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Embedding:
     The silhouette is the mean over images of (b - a) / max(a, b): a the mean distance to the
     other images of its class, b to those of the nearest other class (Rousseeuw, 1987).
 
-    Raises InputError where scikit-learn is missing, and for fewer than two classes or images
-    than one class has neighbours.
+    Raises InputError for fewer than two classes, and for no more images than classes.
     """
-    try:
-        from sklearn.manifold import TSNE
-        from sklearn.metrics import silhouette_score
-    except ImportError as error:
-        raise InputError(
-            f"t-SNE needs the package scikit-learn ({error}); pip install -r "
-            "requirements-figures.txt"
-        ) from error
     classes = len(np.unique(labels))
     if not 2 <= classes < len(labels):
         raise InputError(

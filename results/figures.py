@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from common.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from .runs import FinishedRun
+from .runs import FinishedRun
+from .tables import Spread, grouped
 
 BATCH = 8  # images at a time; Grad-CAM++ keeps the whole graph of them
 HeadsPanels = dict[str, dict[str, dict[int, list[float]]]]
@@ -25,7 +27,6 @@ def heads_panels(runs: Sequence[FinishedRun]) -> HeadsPanels:
 
     Raises InputError where no runs can be compared.
     """
-    from .tables import grouped
 
     panels: HeadsPanels = {}
     for group in grouped(runs):
@@ -52,7 +53,6 @@ def heads_panels(runs: Sequence[FinishedRun]) -> HeadsPanels:
 
 def heads_lines(panels: HeadsPanels) -> list[str]:
     """Figure 5's numbers as text."""
-    from .tables import Spread
 
     lines = []
     for title, series in panels.items():
@@ -71,7 +71,6 @@ def image_files(places: Sequence[Path], count: int) -> list[Path]:
 
     Raises InputError for a place that does not exist and where there is no image.
     """
-    from PIL import Image
 
     known = Image.registered_extensions()
     files: list[Path] = []
@@ -92,7 +91,6 @@ def in_batches(
     take_maps: Callable[[nn.Module, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C) and maps (N, k, h, w) of images (3, S, S), a few at a time; on the CPU."""
-    import torch
 
     logits, maps = [], []
     for start in range(0, len(images), BATCH):
@@ -103,21 +101,18 @@ def in_batches(
     return torch.cat(logits), torch.cat(maps)
 
 
-def confusion_from_json(content: Any, source: Path) -> tuple[Any, list[str], str]:
-    """(confusion matrix, class names, title) of what `eval.py --json` wrote; raises InputError."""
-    import torch
-
-    from engine.evaluate import ConfusionMatrix
-
+def confusion_from_json(content: Any, source: Path) -> tuple[list[list[float]], list[str], str]:
+    """(fractions (C, C), class names, title) of what `eval.py --json` wrote; raises InputError."""
     try:
-        counts = torch.tensor(content["confusion_counts"], dtype=torch.int64)
+        fractions = np.array(content["confusion_matrix"], dtype=np.float64)
         classes = [str(name) for name in content["classes"]]
         words = [str(content[key]) for key in ("checkpoint", "dataset", "split")]
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{source} is not what eval.py --json writes ({error!r})") from error
-    if counts.shape != (len(classes), len(classes)) or not classes or (counts < 0).any():
+    shares = ((fractions >= 0) & (fractions <= 1)).all()
+    if fractions.shape != (len(classes), len(classes)) or not classes or not shares:
         raise InputError(
-            f"{source}: {len(classes)} classes, but counts of shape {tuple(counts.shape)} that "
-            "make no confusion matrix; expected what eval.py --json writes"
+            f"{source}: {len(classes)} classes, but a confusion matrix of shape {fractions.shape} "
+            "that is none of fractions; expected what eval.py --json writes"
         )
-    return ConfusionMatrix(counts), classes, f"{Path(words[0]).name} on {words[1]} {words[2]}"
+    return fractions.tolist(), classes, f"{Path(words[0]).name} on {words[1]} {words[2]}"

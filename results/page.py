@@ -64,8 +64,8 @@ def percent(fraction: float | None) -> str:
 def _opening(title: str, numbers: Mapping[str, Any]) -> list[Element]:
     low, high = numbers["accuracy_interval_95"]
     right = sum(row[i] for i, row in enumerate(numbers["confusion_counts"]))
-    bad = len(numbers["left_out"])
-    without = f" {bad:,} images that cannot be used are left out." if bad else ""
+    bad = len(numbers["skipped"])
+    without = f" {bad:,} images that cannot be read were skipped." if bad else ""
     return [
         element("h1", title),
         element(

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from engine.recipe import LAST, Recipe, parse_flags
+from engine.checkpoint import differences
+from engine.recipe import Recipe, parse_flags
+from engine.run_folder import LAST
 
 from .experiments import (
     ABLATED,
@@ -55,7 +57,6 @@ class Planned:
         done = read_run(self.folder) if (self.folder / "config.json").exists() else None
         if done is None:
             return False
-        from engine.resume import differences  # imports torch, which --help does without
 
         held = {"recipe": self.recipe.name, "settings": done.settings}
         differing = differences(held, self.recipe)

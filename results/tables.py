@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.interval import wilson_interval
+from engine.evaluate import wilson_interval
 from engine.recipe import parse_flags, settings
 
 from .experiments import (
@@ -64,7 +64,8 @@ class Ours:
     def of(cls, runs: Sequence[FinishedRun]) -> Ours:
         """Join the runs of one row, which differ in their seed alone."""
         last = {name: Spread.of([run.last[name] for run in runs]) for name in METRICS}
-        low, high = wilson_interval(last["accuracy"].mean / 100, runs[0].evaluated_images)
+        images = runs[0].evaluated_images
+        low, high = wilson_interval(round(last["accuracy"].mean / 100 * images), images)
         return cls(
             last=last,
             best={name: Spread.of([run.best[name] for run in runs]) for name in METRICS},

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from engine.resume import _check, differences, restore_states
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,10 +32,9 @@ from datasets import FER2013, RAFDB, AffectNet8, FERPlus
 from datasets.base import open_rgb
 from engine import lock
 from engine.recipe import flag_fields, parse_flags
-from engine.resume import _check, differences, restore_states
 from engine.train import prepare
 from networks import network_for
-from tests.script_help import LABEL_FILE, TINY, small_recipe, write_rafdb
+from tests.support.scripts import LABEL_FILE, TINY, small_recipe, write_rafdb
 from train_affectnet import RECIPE as AFFECTNET
 
 Target = tuple[st.SearchStrategy, Callable[[Any], None]]

@@ -99,7 +99,7 @@ def compare(folder: Path, kills: int, epochs: int, workers: int, seed: int) -> i
 
 def recipe(faces: Path, output: Path, epochs: int, workers: int, seed: int) -> Recipe:
     """RAF-DB's recipe with DAN's losses over a network that takes milliseconds."""
-    from tests.script_help import small_recipe
+    from tests.support.scripts import small_recipe
 
     flags = ("--resume", "--seed", seed, "--workers", workers, "--epochs", epochs, "--cache", "off")
     return small_recipe(faces, output, *flags)

@@ -5,10 +5,10 @@
 
 "Plain" is the network as the paper draws it: float32, contiguous, every layer on its own, an
 optimiser that goes through the parameters one by one. "Ours" is what the scripts run:
-channels_last, fused optimiser, for inference the fused network; in float32 and, where the
-hardware multiplies it, in bfloat16. Both sides run in turn (A B A B ...), and every ratio is the
-median over the pairs, so other work on the machine hits both alike. About four minutes on two
-cores; --quick shows only that everything runs.
+channels_last, fused optimiser, for inference the fused network of --fast; in float32 and, where
+the hardware natively supports it, in bfloat16. Both sides run in turn (A B A B ...), and every
+ratio is the median over the pairs, so other work on the machine hits both alike. About four
+minutes on two cores; --quick shows only that everything runs.
 """
 
 from __future__ import annotations
@@ -23,16 +23,32 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms as v1
+
+from common.batch import Batch
 from common.cli import Parser, call_main
+from common.devices import find_device
 from common.errors import InputError
 from common.files import write_json
-from engine.compiling import compiler_told
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from datasets import RAFDB, transforms
+from datasets.demo import write_rafdb
+from datasets.transforms import MEAN, STD
+from engine.data import SeededImages
+from engine.optim import make_optimizer
+from engine.speed import (
+    MEMORY_FORMAT,
+    CachedImages,
+    autocast,
+    reporting_compiler_errors,
+    wants_bf16,
+)
+from networks import DAN, DANLoss, ResNet18, fast_network, fuse
 
 CLASSES = 7
 
@@ -70,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = make_setting(args)
     print(heading(setting), flush=True)
     rows: list[Row] = []
-    with compiler_told():
+    with reporting_compiler_errors():
         for measure in (inference_rows, training_rows, loading_rows):
             for row in measure(setting):
                 print(line(row), flush=True)
@@ -105,9 +121,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def make_setting(args: argparse.Namespace) -> Setting:
     """The flags as a setting."""
-    from common.devices import find_device
-    from engine.device import wants_bf16
-
     device = find_device(args.device)
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {args.device} is not measured; expected cpu or cuda")
@@ -124,7 +137,6 @@ def make_setting(args: argparse.Namespace) -> Setting:
 
 def stopwatch(device: torch.device) -> Callable[[Callable[[], Any]], float]:
     """A function that runs another and returns its seconds; by device events on a GPU."""
-    import torch
 
     def on_cpu(run: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -184,10 +196,6 @@ def types(setting: Setting) -> list[tuple[str, bool]]:
 
 def networks() -> tuple[nn.Module, nn.Module]:
     """DAN and the bare ResNet-18, the same weights every time."""
-    import torch
-
-    from networks import DAN, ResNet18
-
     torch.manual_seed(0)
     return DAN(CLASSES), ResNet18(CLASSES)
 
@@ -195,26 +203,26 @@ def networks() -> tuple[nn.Module, nn.Module]:
 def forward(
     network: nn.Module, setting: Setting, batch: int, *, plain: bool, bf16: bool
 ) -> Callable[[], None]:
-    """A call that classifies a batch, plainly or as eval.py does."""
-    import torch
-
-    from engine.device import autocast, memory_format
-    from networks import inference_network
-
-    layout = memory_format(plain)
+    """A call that classifies a batch, plainly or as eval.py --fast does."""
     network = (
         network.eval().to(setting.device)
         if plain
-        else inference_network(network, setting.device, bf16=bf16)
+        else fast_network(network, setting.device, bf16=bf16)
     )
-    shape = (batch, 3, setting.image_size, setting.image_size)
-    images = torch.randn(shape, device=setting.device).to(memory_format=layout)
+    images = random_images(setting, batch, plain=plain)
 
     def run() -> None:
         with torch.inference_mode(), autocast(setting.device, bf16):
             network(images)
 
     return run
+
+
+def random_images(setting: Setting, batch: int, *, plain: bool) -> Tensor:
+    """Images (batch, 3, size, size) on the device; plain: channels first."""
+    shape = (batch, 3, setting.image_size, setting.image_size)
+    images = torch.randn(shape, device=setting.device)
+    return images if plain else images.contiguous(memory_format=MEMORY_FORMAT)
 
 
 def step(
@@ -227,39 +235,36 @@ def step(
     compiled: bool = False,
 ) -> Callable[[], None]:
     """A call that takes a training step on random images, plainly or as the train scripts do."""
-    import torch
-
-    from engine.device import memory_format
-
     if compiled:
         network.compile()
     take_step = trainer(network, setting, plain=plain, bf16=bf16)
-    shape = (batch, 3, setting.image_size, setting.image_size)
-    images = torch.randn(shape, device=setting.device).to(memory_format=memory_format(plain))
     labels = torch.arange(batch, device=setting.device) % CLASSES
-    return partial(take_step, images, labels)
+    images = random_images(setting, batch, plain=plain)
+    return partial(take_step, Batch(images, labels, torch.arange(batch)))
 
 
 def trainer(
     network: nn.Module, setting: Setting, *, plain: bool, bf16: bool
-) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """A call (images, labels) that takes a training step."""
-    from engine.device import memory_format
-    from engine.distributed import Step
-    from engine.optim import SGD, make_optimizer
-    from networks import DAN, DANLoss
-
+) -> Callable[[Batch], None]:
+    """A call that takes a training step on a batch, as `engine.train.train_one_epoch` does."""
     baseline = {} if isinstance(network, DAN) else {"fcn_loss": "none", "partition": "none"}
-    whole = Step(network, DANLoss(CLASSES, **baseline), bf16).to(setting.device)
-    whole.network.to(memory_format=memory_format(plain)).train()
+    criterion = DANLoss(CLASSES, **baseline).to(setting.device)
+    network = network.to(setting.device).train()
+    parameters = [*network.parameters(), *criterion.parameters()]
     sgd = partial(SGD, momentum=0.9, weight_decay=1e-4)
-    optimizer = make_optimizer(sgd, [*whole.parameters()], lr=1e-4, plain=plain)
+    if plain:
+        optimizer = sgd(parameters, lr=1e-4, foreach=False)
+    else:
+        network.to(memory_format=MEMORY_FORMAT)
+        optimizer = make_optimizer(sgd, parameters, lr=1e-4)
 
-    def take_step(images: torch.Tensor, labels: torch.Tensor) -> None:
-        total, _, _ = whole(images, labels)
-        total.backward()
-        optimizer.step()
+    def take_step(batch: Batch) -> None:
+        with autocast(setting.device, bf16):
+            output = network(batch.images)
+        loss = criterion(output, batch)
         optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        optimizer.step()
 
     return take_step
 
@@ -300,17 +305,12 @@ def training_rows(setting: Setting) -> Iterator[Row]:
 
 def loading_rows(setting: Setting) -> Iterator[Row]:
     """RAF-DB's augmentation: the released transforms on files against ours on files and memory."""
-    import torch
-
-    from datasets import transforms
-    from engine.loading import SeededImages
-
     count = 8 * min(setting.pairs, 12)
     with tempfile.TemporaryDirectory() as folder:
-        faces = partial(drawn_faces, Path(folder), count)
+        faces = partial(synthetic_faces, Path(folder), count)
         ours = transforms.rafdb_train(setting.image_size)
-        datasets = [faces(released_transform(setting.image_size)), faces(ours), faces(ours)]
-        datasets[2].keep_in_memory(range(count))
+        datasets = [faces(released_transform(setting.image_size)), faces(ours)]
+        datasets.append(CachedImages(datasets[1], range(count)))
 
         def load(dataset: Any) -> None:
             images = SeededImages(dataset)
@@ -324,11 +324,8 @@ def loading_rows(setting: Setting) -> Iterator[Row]:
         yield row_of(clock, what, ("released, files", released), ("ours, memory", memory))
 
 
-def drawn_faces(folder: Path, count: int, transform: Any) -> Any:
-    """The training split of a data set of `count` drawn faces, written to a folder once."""
-    from datasets import RAFDB
-    from datasets.demo import write_rafdb
-
+def synthetic_faces(folder: Path, count: int, transform: Any) -> Any:
+    """The training split of a data set of `count` synthetic faces, written to a folder once."""
     root = folder / "raf-basic"
     if not root.exists():
         write_rafdb(root, train=count, test=CLASSES, seed=0)
@@ -339,10 +336,6 @@ def drawn_faces(folder: Path, count: int, transform: Any) -> Any:
 
 def released_transform(size: int) -> Callable:
     """The release's augmentation for RAF-DB, as it writes it."""
-    from torchvision import transforms as v1
-
-    from datasets.transforms import MEAN, STD
-
     shifted = [v1.RandomRotation(20), v1.RandomCrop(size, padding=round(size * 32 / 224))]
     return v1.Compose(
         [
@@ -362,11 +355,6 @@ def released_transform(size: int) -> Callable:
 
 def sizes(setting: Setting) -> dict[str, dict[str, float]]:
     """Parameters and floating-point operations of a forward pass on one image."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from networks import fuse
-
     dan, resnet = (network.eval() for network in networks())
     found = {}
     for name, network in (("DAN", dan), ("DAN, fused", fuse(dan)), ("ResNet-18", resnet)):
@@ -394,8 +382,6 @@ def memory(setting: Setting) -> dict[str, float]:
 
 def peak(run: Callable[[], Any], device: torch.device) -> float:
     """The most bytes of tensors that were alive at once in a call, beyond those before it."""
-    import torch
-
     if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -422,8 +408,6 @@ def peak(run: Callable[[], Any], device: torch.device) -> float:
 
 def heading(setting: Setting) -> str:
     """What was measured on what."""
-    import torch
-
     name = (
         torch.cuda.get_device_name(setting.device)
         if setting.device.type == "cuda"
@@ -438,8 +422,6 @@ def heading(setting: Setting) -> str:
 
 def tf32(setting: Setting) -> bool:
     """Whether a GPU shortens the factors of float32 convolutions, as torch lets it by default."""
-    import torch
-
     return setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32
 
 

@@ -17,16 +17,16 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
 
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import write_whole
-from datasets import DATASETS
-from eval import Trained, read_trained
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from datasets.transforms import MEAN, STD
+from networks import fuse
+from results.trained import Trained, read_trained
 
 TOLERANCE = 1e-4  # of the largest logit
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -35,14 +35,10 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export as the command line says; raises InputError."""
     args = parse_arguments(arguments)
-    import torch
-
-    from networks import fuse
-
     trained = read_trained(args.checkpoint)
     size = args.image_size or trained.image_size
     about = describe(trained, size)
-    module = logits_only(fuse(trained.network))
+    module = Logits(fuse(trained.network)).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 3, size, size, generator=generator)
     program = torch.export.export(
@@ -84,15 +80,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def describe(trained: Trained, size: int) -> dict[str, str]:
     """The metadata: class names in the order of the logits, and what the input should be."""
-    from datasets.transforms import MEAN, STD
-
-    # A released file has no names, but the name of its data set.
-    known = DATASETS[trained.dataset].classes if trained.dataset in DATASETS else ()
-    count = trained.network.num_classes
-    numbered = [f"class {i}" for i in range(count)]
-    names = trained.classes or (list(known) if len(known) == count else numbered)
     return {
-        "classes": json.dumps(names),
+        "classes": json.dumps(trained.class_names()),
         "mean": json.dumps(MEAN),
         "std": json.dumps(STD),
         "image_size": str(size),
@@ -100,25 +89,20 @@ def describe(trained: Trained, size: int) -> dict[str, str]:
     }
 
 
-def logits_only(network: nn.Module) -> nn.Module:
+class Logits(nn.Module):
     """A network that returns its logits (B, C) alone."""
-    from torch import nn
 
-    class Logits(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = network
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
 
-        def forward(self, images: Tensor) -> Tensor:
-            return self.network(images).logits
-
-    return Logits().eval()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).logits
 
 
 def write_onnx(program, target: Path, about: dict[str, str]) -> None:
     """An exported program as ONNX with metadata."""
-    import onnx
-    import torch
+    import onnx  # noqa: PLC0415 - an extra
 
     made = torch.onnx.export(
         program, input_names=["images"], output_names=["logits"], verbose=False
@@ -130,8 +114,6 @@ def write_onnx(program, target: Path, about: dict[str, str]) -> None:
 
 def write_program(program, target: Path, about: dict[str, str]) -> None:
     """An exported program for `torch.export.load`, the metadata in the extra file about.json."""
-    import torch
-
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"about.json": json.dumps(about)})
     write_whole(target, lambda stream: stream.write(buffer.getvalue()))
@@ -139,8 +121,7 @@ def write_program(program, target: Path, about: dict[str, str]) -> None:
 
 def run_onnx(path: Path, images: Tensor) -> Tensor:
     """What onnxruntime makes of images."""
-    import onnxruntime
-    import torch
+    import onnxruntime  # noqa: PLC0415 - an extra
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})
@@ -152,7 +133,6 @@ def compare(module: nn.Module, images: Tensor, other) -> float:
 
     Raises InputError where it is more than rounding.
     """
-    import torch
 
     worst = 0.0
     for batch in (images[:1], images):

@@ -16,16 +16,26 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from common.cli import Parser, call_main
+from common.devices import find_device
 from common.errors import InputError
+from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, transforms
 from datasets.base import open_rgb
-from eval import Trained, evaluate, open_dataset, read_trained
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from engine.data import SeededImages, evaluation_loader, stratified_order
+from engine.evaluate import Metrics, pooled_features
+from networks.attention import grad_cam_maps, spatial_maps
+from results.embedding import embed
+from results.evidence import classes_in_turn
+from results.figures import confusion_from_json, heads_lines, heads_panels, image_files, in_batches
+from results.metrics import confusion_figure
+from results.pictures import curves_figure, embedding_figure, heads_figure, map_sheet, save_figure
+from results.runs import read_metrics, read_runs
+from results.trained import Trained, open_dataset, predictions_of, read_trained
 
 DEFAULT_FOLDER = Path("build/figures")
 
@@ -36,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw = {"fig1": fig1, "fig3": fig3, "fig5": fig5, "confusion": confusion, "curves": curves}
     figure = draw[args.figure](args)
     # What needs torch or matplotlib is imported after the flags, as in every command.
-    from results.pictures import save_figure
 
     for path in save_figure(figure, args.output or DEFAULT_FOLDER / args.figure):
         print(f"wrote {path}")
@@ -119,11 +128,6 @@ def _data_flags(parser: Parser, count: int | None = None) -> None:
 
 def fig1(args: argparse.Namespace) -> Figure:
     """Figure 1: each head's map beside the image."""
-    from common.devices import find_device
-    from networks.attention import grad_cam_maps, spatial_maps
-    from results.figures import image_files, in_batches
-    from results.pictures import map_sheet
-
     trained = read_trained(args.checkpoint)
     if not hasattr(trained.network, "attention_heads"):
         raise InputError(f"{args.checkpoint} is a ResNet-18, which has no heads; fig1 needs a DAN")
@@ -137,7 +141,7 @@ def fig1(args: argparse.Namespace) -> Figure:
     network = trained.network.to(device).eval()
     take = grad_cam_maps if args.map == "gradcam" else spatial_maps
     logits, maps = in_batches(network, [transform(image) for image in images], device, take)
-    classes = _class_names(trained, args)
+    classes = trained.class_names(args.dataset)
     captions = [
         f"{label}, taken for {classes[int(row.argmax())]} {100 * row.softmax(0).max():.0f} %"
         for label, row in zip(labels, logits, strict=True)
@@ -148,30 +152,29 @@ def fig1(args: argparse.Namespace) -> Figure:
 
 def _chosen_faces(trained: Trained, args: argparse.Namespace) -> tuple[list, list[str]]:
     """Images of the evaluated split, of all classes in turn, and their true classes."""
-    from results.evidence import classes_in_turn
-
-    dataset = open_dataset(trained, args)
+    dataset = _opened(trained, args)
     chosen = classes_in_turn(dataset.labels, args.count, args.seed)
     names = [f"labelled {dataset.classes[dataset.labels[i]]}" for i in chosen]
     return [dataset.read_image(i) for i in chosen], names
 
 
-def _class_names(trained: Trained, args: argparse.Namespace) -> Sequence[str]:
-    kind = DATASETS.get(args.dataset or trained.dataset)
-    names = trained.classes or (kind.classes if kind else ())
-    count = trained.network.num_classes
-    return names if len(names) == count else [f"class {i}" for i in range(count)]
+def _opened(trained: Trained, args: argparse.Namespace) -> FaceDataset:
+    return open_dataset(
+        trained,
+        name=args.dataset,
+        data=args.data,
+        split=args.split,
+        layout=args.layout,
+        image_size=args.image_size,
+    )
 
 
 def fig3(args: argparse.Namespace) -> Figure:
     """Figure 3: the features of two networks on the same images, by true class."""
-    from results.embedding import embed
-    from results.pictures import embedding_figure
-
     panels, shown = [], None
     for path in (args.without, args.with_loss):
         trained = read_trained(path)
-        dataset = open_dataset(trained, args)
+        dataset = _opened(trained, args)
         features, labels = _features(trained, dataset, args)
         if shown is not None and (shown[0].name != dataset.name or (shown[1] != labels).any()):
             raise InputError(
@@ -195,17 +198,10 @@ def fig3(args: argparse.Namespace) -> Figure:
 
 def _features(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -> tuple:
     """Pooled FCN features (N, 512) and labels (N,) of a sample with the classes in proportion."""
-    import numpy as np
-
-    from common.devices import find_device
-    from engine.evaluate import pooled_features
-    from engine.loading import OrderedBatches, SeededImages, make_loader, stratified_order
-    from engine.progress import progress_bar
-
     chosen = sorted(stratified_order(dataset.labels, args.seed)[: args.count])
     images = SeededImages(dataset, chosen)
     device = find_device(args.device)
-    loader = make_loader(images, OrderedBatches(len(images), 64), workers=0, device=device)
+    loader = evaluation_loader(images, 64, workers=0, device=device)
     bar = progress_bar(len(images), "features")
     features = pooled_features(trained.network.to(device), loader, device, progress=bar)
     return features.numpy(), np.array([dataset.labels[i] for i in chosen])
@@ -213,10 +209,6 @@ def _features(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) 
 
 def fig5(args: argparse.Namespace) -> Figure:
     """Figure 5: accuracy against the number of heads."""
-    from results.figures import heads_lines, heads_panels
-    from results.pictures import heads_figure
-    from results.runs import read_runs
-
     finished, _ = read_runs(args.runs)
     panels = heads_panels(finished)
     print("\n".join(heads_lines(panels)))
@@ -225,10 +217,6 @@ def fig5(args: argparse.Namespace) -> Figure:
 
 def confusion(args: argparse.Namespace) -> Figure:
     """The confusion matrix of a checkpoint, or of the numbers of an earlier evaluation."""
-    from engine.evaluate import confusion_of
-    from engine.report import confusion_figure
-    from results.figures import confusion_from_json
-
     if (args.checkpoint is None) == (args.json is None):
         raise InputError("give either a CHECKPOINT or --json FILE")
     if args.json:
@@ -238,19 +226,15 @@ def confusion(args: argparse.Namespace) -> Figure:
             raise InputError(f"--json {args.json} cannot be read: {error}") from error
         return confusion_figure(*confusion_from_json(content, args.json))
     trained = read_trained(args.checkpoint)
-    dataset = open_dataset(trained, args)
-    extra = {"batch_size": 64, "workers": -1, "amp": "off", "plain": False, "on_bad_image": "stop"}
-    found = evaluate(trained, dataset, argparse.Namespace(**vars(args), **extra), [])
-    matrix = confusion_of(found.logits, found.labels)
+    dataset = _opened(trained, args)
+    logits, labels, _ = predictions_of(trained, dataset, find_device(args.device))
     title = f"{args.checkpoint.name} on {dataset.name} {dataset.split}"
-    return confusion_figure(matrix, dataset.classes, title)
+    fractions = Metrics.of(logits, labels).fractions().tolist()
+    return confusion_figure(fractions, dataset.classes, title)
 
 
 def curves(args: argparse.Namespace) -> Figure:
     """Training curves of one run or more."""
-    from results.pictures import curves_figure
-    from results.runs import read_metrics
-
     histories = {}
     for run in args.runs:
         if not (run / "metrics.csv").is_file():

@@ -6,8 +6,8 @@
 First a training step, a forward pass of the same batch and one of a single image, as the scripts
 run them: the share of each kind of operation, by torch's profiler. Beside it how many
 multiply-adds a second that is, and how many a single large convolution or matrix product reaches
-on the same machine, which is the limit. Then an epoch of training on drawn faces: the share of it
-in which no step is taken, for want of images. Two minutes on two cores; --quick shows only that
+on the same machine, which is the limit. Then an epoch of training on synthetic faces: the share of
+it in which no step is taken, for want of images. Two minutes on two cores; --quick shows only that
 everything runs.
 """
 
@@ -19,15 +19,24 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import torch
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity
+
+from common.batch import Batch
 from common.cli import Parser, call_main
 from common.errors import InputError
+from datasets import transforms
+from engine.data import SeededImages, TrainingBatches, batches_on, make_loader, worker_count
+from engine.optim import shuffle
+from engine.speed import MEMORY_FORMAT, CachedImages
 
 from .bench import (
     Setting,
-    drawn_faces,
     forward,
     heading,
     make_setting,
@@ -35,12 +44,10 @@ from .bench import (
     sizes,
     step,
     stopwatch,
+    synthetic_faces,
     trainer,
     types,
 )
-
-if TYPE_CHECKING:
-    import torch
 
 #: Kinds of operation by torch's names of them, the first that fits; the rest is "other".
 KINDS = (
@@ -86,7 +93,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 [cpu]")
     add("--image-size", type=int, default=224, metavar="N", help="pixels [224]")
     add("--batch-size", type=int, default=32, metavar="N", help="images per step [32]")
-    add("--images", type=int, default=320, metavar="N", help="drawn faces of the epoch [320]")
+    add("--images", type=int, default=320, metavar="N", help="synthetic faces of the epoch [320]")
     add("--quick", action="store_true", help="32 pixels, few images: only to see that it runs")
     args = parser.parse_args(arguments)
     if args.quick:
@@ -132,9 +139,6 @@ def typical_seconds(setting: Setting, run: Callable[[], Any]) -> float:
 
 def shares_of(run: Callable[[], Any], setting: Setting) -> dict[str, float]:
     """Kind -> its share of the time of all operations in a call, largest first."""
-    import torch
-    from torch.profiler import ProfilerActivity
-
     gpu = setting.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with torch.profiler.profile(activities=activities) as profile:
@@ -159,11 +163,6 @@ def kind_of(operation: str) -> str:
 
 def fastest_product(setting: Setting, *, bf16: bool) -> float:
     """Multiply-adds a second of a large matrix product or a large convolution, the faster one."""
-    import torch
-    from torch.nn import functional as F
-
-    from engine.device import memory_format
-
     gpu, tiny = setting.device.type == "cuda", setting.image_size < 64
     dtype = torch.bfloat16 if bf16 else torch.float32
     side = 256 if tiny else (8192 if gpu else 2048)
@@ -173,8 +172,8 @@ def fastest_product(setting: Setting, *, bf16: bool) -> float:
         return torch.randn(shape, device=setting.device).to(dtype)
 
     left, right = random(side, side), random(side, side)
-    images = random(batch, channels, size, size).contiguous(memory_format=memory_format())
-    kernel = random(channels, channels, 3, 3).contiguous(memory_format=memory_format())
+    images = random(batch, channels, size, size).contiguous(memory_format=MEMORY_FORMAT)
+    kernel = random(channels, channels, 3, 3).contiguous(memory_format=MEMORY_FORMAT)
     # On a GPU float32 convolutions are computed in TF32 unless that is off: so are the products.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     products = (
@@ -191,42 +190,36 @@ def fastest_product(setting: Setting, *, bf16: bool) -> float:
 
 
 def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
-    """Train two epochs on drawn faces from memory and say how long the second one waited."""
-    from datasets import transforms
-    from engine.loading import SeededImages, TrainingBatches, make_loader, worker_count
-
+    """Train two epochs on synthetic faces from memory and say how long the second one waited."""
     take_step = trainer(networks()[0], setting, plain=False, bf16=setting.bf16)
     with tempfile.TemporaryDirectory() as folder:
         augment = transforms.rafdb_train(setting.image_size)
-        dataset = drawn_faces(Path(folder), args.images, augment)
-        dataset.keep_in_memory(range(len(dataset)))
+        faces = synthetic_faces(Path(folder), args.images, augment)
+        dataset = CachedImages(faces, range(len(faces)))
         images, workers = SeededImages(dataset), worker_count(-1)
-        batches = TrainingBatches(len(images), args.batch_size, seed=0)
+        order = partial(shuffle, images.labels)
+        batches = TrainingBatches(len(images), args.batch_size, 0, order)
         loader = make_loader(images, batches, workers=workers, device=setting.device)
         for _ in range(2):  # the first epoch starts the workers and fills the memory
             whole, waited = epoch(loader, setting.device, take_step)
     return (
-        f"an epoch of {len(images):,} images from memory, {workers} loading processes, "
+        f"an epoch of {len(images):,} images from memory, {workers} DataLoader workers, "
         f"{'bfloat16' if setting.bf16 else 'float32'}: {len(images) / whole:.1f} images/s, "
         f"waiting for images {waited / whole:.1%} of the time"
     )
 
 
 def epoch(
-    loader: Any, device: torch.device, take_step: Callable[[Any, Any], None]
+    loader: Any, device: torch.device, take_step: Callable[[Batch], None]
 ) -> tuple[float, float]:
     """Take a step on every batch; returns the seconds of all, and of those without a step.
 
     On a GPU the seconds of a step are those of the device, which works while the loop goes on.
     """
-    import torch
-
-    from engine.loading import batches_on
-
     marks, started = [], time.perf_counter()
-    for images, labels, _ in batches_on(loader, device):
+    for batch in batches_on(loader, device):
         begin = mark(device)
-        take_step(images, labels)
+        take_step(batch)
         marks.append((begin, mark(device)))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -236,8 +229,6 @@ def epoch(
 
 def mark(device: torch.device) -> Any:
     """A point in time: on a GPU that at which the device gets there."""
-    import torch
-
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)

@@ -1,0 +1,344 @@
+"""Data set -> batches, with an order and augmentation that depend on the seed alone.
+
+Each draw of an image carries a seed of its own, made from the run's seed and the epoch, so the
+result is the same whatever the number of DataLoader workers and wherever a run was resumed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from common.batch import Batch, Sample
+from common.errors import InputError
+from common.signals import stop_asked
+
+from .distributed import World
+from .recipe import Recipe
+from .speed import MEMORY_FORMAT, kept_in_memory
+
+#: The images that --holdout and --limit choose are the same for every seed of a comparison.
+SUBSET_SEED = 0
+
+Draw = tuple[int, int]  # (position of the image, seed of its augmentation)
+Share = Callable[[int], range]  # of n things, the positions of those that are this process's
+
+
+class SeededImages(Dataset):
+    """A data set indexed by draws; an item is (sample, index), or the InputError that it raised."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int] | None = None):
+        """The images `indices` of a data set, in that order; all of them by default."""
+        self.dataset = dataset
+        self.indices = list(range(len(dataset))) if indices is None else list(indices)
+        self.labels = [dataset.labels[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, draw: Draw) -> tuple[Sample, int] | InputError:
+        position, seed = draw
+        index = self.indices[position]
+        # Only the CPU generator: transforms use no other, and the network's must not be moved.
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return self.dataset[index], index
+        except InputError as error:
+            # As a value, since DataLoader would wrap an exception into a traceback.
+            return error
+        finally:
+            torch.default_generator.set_state(before)
+
+
+class Loaded(NamedTuple):
+    """What a DataLoader worker makes of a draw of images."""
+
+    batch: Batch | None  # None where no image can be read
+    errors: list[InputError]  # of the images that cannot
+
+
+def collate(items: list[Any]) -> Loaded:
+    """Items of `SeededImages` as a batch."""
+    errors = [item for item in items if isinstance(item, InputError)]
+    good = [item for item in items if not isinstance(item, InputError)]
+    return Loaded(_batch(good) if good else None, errors)
+
+
+def _batch(items: list[tuple[Sample, int]]) -> Batch:
+    """Images stay channels last in memory, as transforms leave them."""
+    images = default_collate([sample.image.permute(1, 2, 0) for sample, _ in items])
+    return Batch(
+        images.permute(0, 3, 1, 2),
+        torch.tensor([sample.label for sample, _ in items]),
+        torch.tensor([index for _, index in items]),
+        default_collate([dict(sample.targets) for sample, _ in items]),
+    )
+
+
+class TrainingBatches(Sampler[list[Draw]]):
+    """Batches of draws in an order that `epoch` (from 1) decides.
+
+    order: draws `num_images` positions with a seeded generator (engine/optim.py has some).
+    share: the positions of a batch of n images that this process takes, of several processes.
+    A last batch with fewer than `least` images, 2 per process, would leave BatchNorm without a
+    variance, so those images join the batch before it.
+
+    Raises InputError for fewer images.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        order: Callable[[torch.Generator], Sequence[int]],
+        *,
+        share: Share = range,
+        least: int = 2,
+    ):
+        each = f" in each of {least // 2} processes" if least > 2 else ""
+        if num_images < least:
+            raise InputError(
+                f"the training split holds {num_images} image{'s' if num_images > 1 else ''}; "
+                f"BatchNorm needs at least 2{each}"
+            )
+        if batch_size < least:
+            raise InputError(
+                f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train{each}"
+            )
+        self.num_images = num_images
+        self.seed = seed
+        self.order = order
+        self.epoch = 1
+        self.share = share
+        self.sizes = batch_sizes(num_images, batch_size, least)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
+        order = self.order(generator)
+        seeds = torch.randint(2**62, (self.num_images,), generator=generator)
+        draws = list(zip(order, seeds.tolist(), strict=True))
+        start = 0
+        for size in self.sizes:
+            yield [draws[start + position] for position in self.share(size)]
+            start += size
+
+
+def batch_sizes(num_images: int, batch_size: int, least: int = 2) -> list[int]:
+    """Sizes of the batches of an epoch; none is below `least` where there are as many images."""
+    whole, rest = divmod(num_images, batch_size)
+    sizes = [batch_size] * whole
+    if rest < least and sizes:
+        sizes[-1] += rest
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+class OrderedBatches(Sampler[list[Draw]]):
+    """Every image once, in order; of several processes each takes its `share` of them."""
+
+    def __init__(self, num_images: int, batch_size: int, *, share: Share = range):
+        self.positions = share(num_images)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.positions) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for start in range(0, len(self.positions), self.batch_size):
+            yield [(i, 0) for i in self.positions[start : start + self.batch_size]]
+
+
+def make_loader(
+    images: SeededImages, batches: Sampler[list[Draw]], *, workers: int, device: torch.device
+) -> DataLoader:
+    """A loader whose worker processes (none where `workers` is 0) live as long as it does."""
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        collate_fn=collate,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        # Forked workers share the images kept in memory (engine/speed.py).
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        # Starting workers draws a number, and a resumed run starts them once more. Drawn from the
+        # program's generator, it would leave that in another state than an undisturbed run.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def make_loaders(
+    recipe: Recipe, device: torch.device, world: World
+) -> tuple[DataLoader, DataLoader]:
+    """Loaders of what a recipe trains on, and of what it evaluates on after every epoch.
+
+    Raises InputError for data that are not there, too few, or not the same in every process.
+    """
+    if world.size > 1 and recipe.on_bad_image == "skip":
+        raise InputError(
+            f"--on-bad-image skip with {world.size} processes is not offered: one of them could be "
+            "left without images; find the bad ones with tools.check_data"
+        )
+    root, size = recipe.data_root(), recipe.image_size
+    train_set = recipe.dataset(root, "train", recipe.train_transform(size))
+    split = "train" if recipe.holdout else recipe.dataset.evaluated_split
+    test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
+    chosen, held_out = chosen_images(recipe, train_set.labels)
+    tested = held_out if recipe.holdout else range(len(test_set))
+    if len(tested) < world.size:
+        raise InputError(
+            f"{len(tested)} images to evaluate for {world.size} processes; give torchrun fewer, or "
+            "more images"
+        )
+    parts = [(train_set, chosen), (test_set, tested)]
+    datasets = [train_set, test_set]
+    if recipe.cache == "auto":
+        datasets, text = kept_in_memory(parts, processes=world.local_size)
+        print(text, flush=True)
+    images, tests = (SeededImages(d, i) for d, (_, i) in zip(datasets, parts, strict=True))
+    labels = zlib.crc32(repr((images.labels, tests.labels)).encode())
+    world.check_same("data", f"{len(images)} and {len(tests)} images, labels {labels:08x}")
+    order = partial(recipe.sampling, images.labels)
+    share = {"share": world.share}
+    training = TrainingBatches(
+        len(images), recipe.batch_size, recipe.seed, order, least=world.least, **share
+    )
+    evaluation = OrderedBatches(len(tests), recipe.batch_size, **share)
+    how = {"workers": worker_count(recipe.workers, world.local_size), "device": device}
+    return make_loader(images, training, **how), make_loader(tests, evaluation, **how)
+
+
+def chosen_images(recipe: Recipe, labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Indices of the training split to train on, and those that `--holdout` keeps out."""
+    order = stratified_order(labels, SUBSET_SEED)
+    held_out = round(recipe.holdout * len(order))
+    if recipe.holdout and not 0 < held_out < len(order) - 1:
+        raise InputError(
+            f"--holdout {recipe.holdout} keeps {held_out} of {len(order)} images out; at least 1 "
+            "must be kept out and 2 left to train on"
+        )
+    return sorted(order[held_out:][: recipe.limit or None]), sorted(order[:held_out])
+
+
+def evaluation_loader(
+    images: SeededImages, batch_size: int, *, workers: int, device: torch.device
+) -> DataLoader:
+    """A loader of every image once, in order."""
+    batches = OrderedBatches(len(images), batch_size)
+    return make_loader(images, batches, workers=worker_count(workers), device=device)
+
+
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    # Ctrl-C and a closed terminal reach workers as well; torch ends them with the main process.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def batches_on(
+    loader: DataLoader,
+    device: torch.device,
+    *,
+    skipped: list[str] | None = None,
+    least: int = 1,
+) -> Iterator[Batch]:
+    """The batches of a loader, on the device, channels last.
+
+    skipped: takes a line for each image that cannot be read, which is then missing from its
+        batch, and for the images of a batch that is left with fewer than `least`; without it the
+        first unreadable image ends the loop.
+
+    Raises the InputError of such an image, and `Stopped` where a signal asked for it.
+    """
+    for batch, errors in loader:
+        if (stopped := stop_asked()) is not None:
+            raise stopped
+        if errors and skipped is None:
+            raise errors[0]
+        if errors:
+            skipped += [str(error) for error in errors]
+        if batch is None:
+            continue
+        if errors and len(batch) < least:
+            dataset = loader.dataset.dataset
+            skipped += [f"{dataset.describe(i)} alone in its batch" for i in batch.indices.tolist()]
+            continue
+        yield batch.to(device, MEMORY_FORMAT)
+
+
+@contextmanager
+def reporting_worker_crashes() -> Iterator[None]:
+    """Turns the death of a DataLoader worker, which torch raises anywhere, into one line.
+
+    Raises InputError, or `Stopped` where the signal that ended the worker is for us as well.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "DataLoader worker" not in text:
+            raise
+        killed = re.search(r"killed by signal: ([\w ]+)", text)
+        if killed and killed[1] in ("Terminated", "Interrupt", "Hangup"):
+            time.sleep(1)  # a signal to the whole job reaches its processes one by one
+        if (stopped := stop_asked()) is not None:
+            raise stopped from None
+        if (killed and killed[1] == "Killed") or text.endswith("exited unexpectedly"):
+            found = "the system killed a DataLoader worker, as it does when memory runs out"
+        elif killed and killed[1].startswith("Bus"):
+            found = "a DataLoader worker found no shared memory left (/dev/shm)"
+        else:
+            found = f"a DataLoader worker died ({text})"
+        raise InputError(
+            f"{found}; use fewer --workers or a smaller --batch-size; a training run goes on "
+            "with --resume"
+        ) from error
+
+
+def worker_count(requested: int, processes: int = 1) -> int:
+    """The number of DataLoader workers that `--workers` asks for; -1: one a core, at most 8.
+
+    processes: how many training processes share the cores.
+    """
+    if requested >= 0:
+        return requested
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
+    return min(8, max(1, cores // processes))
+
+
+def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
+    """Positions in a random order of which every beginning has the classes in proportion."""
+    generator = torch.Generator().manual_seed(seed)
+    labels_tensor = torch.tensor(labels)
+    rank = torch.empty(len(labels), dtype=torch.float64)
+    for label in sorted(set(labels)):
+        members = (labels_tensor == label).nonzero().flatten()
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        rank[shuffled] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return rank.argsort(stable=True).tolist()
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One 63-bit seed from two numbers, such that (1, 2) and (2, 1) differ."""
+    return (seed * 1_000_003 + epoch) % 2**63

@@ -1,0 +1,159 @@
+"""What a run writes, where, and that one process alone does."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from filelock import SoftFileLock, Timeout
+
+from common.errors import InputError
+from common.files import make_folder, write_text
+
+from .recipe import settings
+
+CONFIG, METRICS, LAST, BEST = "config.json", "metrics.csv", "last.pth", "best.pth"
+FILES = (CONFIG, METRICS, LAST, BEST)
+SKIPPED = "skipped.txt"
+LOCK = ".lock"
+SHOWN = 10  # skipped images, in the log
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder, which is made where it is missing, against other processes.
+
+    A folder that is still empty at the end is removed again.
+
+    Raises InputError where another process holds it; a lock that a dead process left is taken over.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output {folder} is a file; expected a folder")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        with SoftFileLock(folder / LOCK, timeout=1):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{folder} is in use by {_holder(folder / LOCK)}; wait for it or choose another "
+            f"--output; if that process is certainly gone, delete {folder / LOCK}"
+        ) from error
+    except OSError as error:
+        if error.filename is None or Path(error.filename).name != LOCK:
+            raise
+        raise InputError(f"cannot write {folder / LOCK}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _holder(lock: Path) -> str:
+    """Who wrote a lock file: its first two lines are a process number and a host."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, ValueError):
+        pid, host = lock.read_text().split()[:2]
+        return f"process {pid} on {host}"
+    return "another process"
+
+
+def check_free(folder: Path, *, resume: bool) -> None:
+    """Raises InputError where a folder holds a run that is not to be resumed."""
+    held = [name for name in FILES if (folder / name).exists()]
+    if held and not resume:
+        raise InputError(
+            f"{folder} already holds a run ({', '.join(held)}); use --resume to go on with it, "
+            "or another --output or --seed"
+        )
+    for name in FILES:
+        # A run that was killed while it wrote leaves the part that it had written.
+        for part in folder.glob(f".{name}.*"):
+            part.unlink(missing_ok=True)
+
+
+def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """metrics.csv: a row an epoch, every number to its last bit."""
+    names = list(rows[0])
+    lines = [",".join(names), *(",".join(repr(row[name]) for name in names) for row in rows)]
+    write_text(folder / METRICS, "\n".join(lines) + "\n")
+
+
+@dataclass
+class Skipped:
+    """A line for each image of an epoch that could not be used."""
+
+    training: list[str] = field(default_factory=list)
+    evaluation: list[str] = field(default_factory=list)
+
+    def report(self, folder: Path, epoch: int) -> None:
+        """Print them, and write them into the run folder; nothing where there are none."""
+        parts = (("training", self.training), ("evaluation", self.evaluation))
+        lines = [
+            f"skipped in {part}, epoch {epoch}: {line}" for part, found in parts for line in found
+        ]
+        if not lines:
+            return
+        write_text(folder / SKIPPED, "\n".join(lines) + "\n")
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        more = f"; all of them are in {folder / SKIPPED}" if len(lines) > SHOWN else ""
+        print(
+            f"  {len(self.training)} training and {len(self.evaluation)} evaluated images were "
+            f"skipped in epoch {epoch}{more}",
+            flush=True,
+        )
+
+
+def config_of(run: Any) -> dict[str, Any]:
+    """config.json: what was asked for, and what it ran on."""
+    data, evaluated = run.dataset, run.evaluation.dataset.dataset
+    return {
+        "recipe": run.recipe.name,
+        "settings": settings(run.recipe),
+        "dataset": data.name,
+        "class_names": list(data.classes),
+        "training_images": len(run.training.dataset),
+        "evaluated_images": len(run.evaluation.dataset),
+        "evaluated_split": "holdout" if run.recipe.holdout else evaluated.split,
+        "published_images": data.is_published() and evaluated.is_published(),
+        "layout": data.layout,
+        "parameters": sum(p.numel() for p in run.network.parameters()),
+        "bf16": run.bf16,
+        "processes": run.world.size,
+        "device": _device_name(run.device),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def announcement(run: Any) -> str:
+    """What the log says of a run before its first step."""
+    config = config_of(run)
+    layout = f" from the layout {config['layout']!r}" if config["layout"] else ""
+    return (
+        f"{run.recipe.name}: {config['training_images']:,} training and "
+        f"{config['evaluated_images']:,} {config['evaluated_split']} images{layout} at "
+        f"{run.recipe.image_size} px, {type(run.network).__name__} on {config['device']}"
+        f"{' in bfloat16' if run.bf16 else ''}"
+        f"{f' in {run.world.size} processes' if run.world.size > 1 else ''}"
+        f", seed {run.recipe.seed} -> {run.folder}"
+        f"{f', from epoch {run.epoch + 1}' if run.epoch else ''}"
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return f"{device} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,98 @@
+"""The metrics of an evaluation as text, and the confusion matrix as a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from common.files import write_whole
+from engine.evaluate import Metrics
+
+
+def metrics_text(metrics: Metrics, classes: Sequence[str]) -> str:
+    """Accuracy with its interval, mean class accuracy, a line per class, and the matrix."""
+    low, high = metrics.accuracy_interval
+    width = max(len("class"), *(len(name) for name in classes))
+    lines = [
+        f"accuracy             {_percent(metrics.accuracy)} %  "
+        f"(95 % interval {_percent(low)} to {_percent(high)}, {metrics.images:,} images)",
+        f"mean class accuracy  {_percent(metrics.mean_class_accuracy)} %",
+        f"macro F1             {_percent(metrics.macro_f1)} %",
+        "",
+        f"{'class':<{width}}  images  recall  precision      F1",
+    ]
+    rows = zip(
+        classes,
+        metrics.counts.sum(axis=1).tolist(),
+        metrics.recalls,
+        metrics.precisions,
+        metrics.f1_scores,
+        strict=True,
+    )
+    lines += [
+        f"{name:<{width}}  {count:6}  {_percent(recall)}     {_percent(precision)}  {_percent(f1)}"
+        for name, count, recall, precision, f1 in rows
+    ]
+    return "\n".join([*lines, "", *_matrix_lines(metrics, classes, width)])
+
+
+def save_confusion_picture(
+    path: Path, fractions: Sequence[Sequence[float]], classes: Sequence[str], title: str
+) -> None:
+    """Write `confusion_figure` as a PNG."""
+    buffer = io.BytesIO()
+    confusion_figure(fractions, classes, title).savefig(buffer, format="png", dpi=150)
+    write_whole(path, lambda stream: stream.write(buffer.getvalue()))
+
+
+def confusion_figure(
+    fractions: Sequence[Sequence[float]], classes: Sequence[str], title: str
+) -> Figure:
+    """A confusion matrix (C, C), fractions of each true class, as a matplotlib figure."""
+    # Figure instead of pyplot: no window system and no global state are touched.
+
+    size = 2.2 + 0.72 * len(classes)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.add_subplot()
+    percents = [[100 * value for value in row] for row in fractions]
+    image = axes.imshow(percents, cmap="Blues", vmin=0, vmax=100)
+    for row, values in enumerate(percents):
+        for column, value in enumerate(values):
+            axes.text(
+                column,
+                row,
+                f"{value:.1f}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if value > 55 else "black",
+            )
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true class")
+    # A file's name with two dollar signs is no formula.
+    axes.set_title(title, fontsize=10, parse_math=False)
+    figure.colorbar(image, ax=axes, label="% of the true class", fraction=0.046)
+    return figure
+
+
+def _matrix_lines(metrics: Metrics, classes: Sequence[str], width: int) -> list[str]:
+    column = max(6, *(len(name) for name in classes))
+    head = " ".join(f"{name:>{column}}" for name in classes)
+    lines = [
+        "confusion matrix, % of the true class (rows true, columns predicted)",
+        f"{'':<{width}} {head}",
+    ]
+    for name, row in zip(classes, metrics.fractions(), strict=True):
+        cells = " ".join(f"{100 * value:>{column}.1f}" for value in row)
+        lines.append(f"{name:<{width}} {cells}")
+    return lines
+
+
+def _percent(fraction: float) -> str:
+    return "    -" if math.isnan(fraction) else f"{100 * fraction:5.2f}"

@@ -1,0 +1,354 @@
+"""AffectNet: three layouts with the same images, seven classes in eight, the index, bad input."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from datasets import AffectNet, AffectNet7, AffectNet8, label_index
+from datasets.affectnet import crop_box
+from tests.support.layouts import (
+    AFFECTNET,
+    picture,
+    write_annotations,
+    write_class_folders,
+    write_csv,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
+
+WRITERS = {"annotations": write_annotations, "folders": write_class_folders, "csv": write_csv}
+INDEX = "train_set/.expression_index.npz"
+
+
+@pytest.fixture(params=list(WRITERS))
+def layout(request) -> str:
+    return request.param
+
+
+def numbered(dataset: AffectNet8) -> dict[int, int]:
+    """Number in the file's name -> label."""
+    return {int(path.stem): label for path, label in dataset.samples}
+
+
+# ---- three layouts
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_layout_gives_the_same_labels(layout, split, tmp_path):
+    dataset = AffectNet8(WRITERS[layout](tmp_path), split)
+    assert dataset.layout == layout
+    assert numbered(dataset) == dict(AFFECTNET[split])
+    assert dataset.labels == [label for _, label in dataset.samples]
+
+
+def test_every_layout_gives_the_same_faces(layout, tmp_path):
+    """In csv they are cut out of larger pictures; jpg is near enough in the others."""
+    dataset = AffectNet8(WRITERS[layout](tmp_path), "train")
+    for index, (path, _) in enumerate(dataset.samples):
+        image, expected = dataset.read_image(index), picture(int(path.stem))
+        assert image.size == expected.size
+        difference = np.abs(np.asarray(image, float) - np.asarray(expected, float)).mean()
+        assert difference < (1e-9 if layout == "csv" else 60)
+
+
+def test_seven_classes_are_the_eight_without_contempt(layout, tmp_path):
+    root = WRITERS[layout](tmp_path)
+    for split in ("train", "val"):
+        eight, seven = AffectNet8(root, split), AffectNet7(root, split)
+        assert seven.samples == [sample for sample in eight.samples if sample[1] != 7]
+        assert 0 < len(seven) < len(eight)
+        assert [seven.read_image(i).tobytes() for i in range(len(seven))] == [
+            eight.read_image(i).tobytes() for i in range(len(eight)) if eight.labels[i] != 7
+        ]
+    assert AffectNet7.classes == AffectNet8.classes[:7]
+    assert AffectNet8.classes[7] == "Contempt"
+
+
+def test_published_counts_are_the_papers():
+    assert sum(AffectNet8.published_counts["train"][0]) == 287_651
+    assert sum(AffectNet7.published_counts["train"][0]) == 283_901
+    assert sum(AffectNet8.published_counts["val"][0]) == 4_000
+    assert sum(AffectNet7.published_counts["val"][0]) == 3_500
+    assert {sum(counts) for counts in AffectNet8.published_counts["val"][1:]} == {3_999}
+
+
+def test_csv_leaves_labels_8_to_10_out(tmp_path):
+    dataset = AffectNet8(write_csv(tmp_path), "train")
+    assert sorted(int(path.stem) for path in dataset.left_out) == [905, 955]
+    assert len(dataset) == len(AFFECTNET["train"])
+
+
+def test_two_layouts_need_a_choice(tmp_path):
+    write_annotations(tmp_path)
+    write_class_folders(tmp_path)
+    with pytest.raises(InputError, match=r"annotations \(train_set, val_set\); folders .*--layout"):
+        AffectNet8(tmp_path, "train")
+    for wanted in ("annotations", "folders"):
+        dataset = AffectNet8(tmp_path, "train", layout=wanted)
+        assert dataset.layout == wanted
+        assert ("_set" in str(dataset.samples[0][0])) == (wanted == "annotations")
+    with pytest.raises(InputError, match="not the layout csv"):
+        AffectNet8(tmp_path, "train", layout="csv")
+
+
+def test_a_split_that_is_missing_is_named(tmp_path):
+    shutil.rmtree(write_annotations(tmp_path) / "val_set")
+    AffectNet8(tmp_path, "train")
+    with pytest.raises(InputError, match=r"val_set does not exist, though .* layout annotations"):
+        AffectNet8(tmp_path, "val")
+
+
+def test_no_layout_says_which_are_read(tmp_path):
+    with pytest.raises(InputError, match=r"none of its layouts.*train_set.*train/0.*training.csv"):
+        AffectNet8(tmp_path, "train")
+
+
+def test_the_recipes_choice_passes_its_options_on(tmp_path):
+    root = write_csv(tmp_path)
+    choice = AffectNet(classes="7", layout="csv", box_margin=0.5)
+    dataset = choice(root, "val")
+    assert (type(dataset), dataset.layout, dataset.box_margin) == (AffectNet7, "csv", 0.5)
+    assert (AffectNet().dataset, choice.evaluated_split) == (AffectNet8, "val")
+
+
+# ---- face boxes
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "expected"),
+    [
+        ((10, 5, 20, 20), 0.0, (10, 5, 30, 25)),
+        ((10, 5, 20, 20), 0.25, (5, 0, 35, 30)),
+        ((30, 30, 20, 10), 0.0, (30, 30, 40, 40)),  # beyond the right edge
+        ((-5, -5, 10, 20), 0.0, (0, 0, 5, 15)),  # beyond the corner
+        ((2, 2, 4, 4), 5.0, (0, 0, 26, 26)),  # a margin beyond the corner
+    ],
+)
+def test_boxes_are_cut_off_at_the_edge(box, margin, expected):
+    whole = picture(0, (40, 40))
+    crop = crop_box(whole, box, margin, "x.jpg")
+    assert crop.tobytes() == whole.crop(expected).tobytes()
+
+
+@pytest.mark.parametrize(
+    "box", [(40, 5, 20, 20), (5, 90, 20, 20), (-30, 5, 20, 20), (5, -21, 9, 20)]
+)
+@pytest.mark.parametrize("margin", [0.0, 2.0])
+def test_a_box_outside_the_picture_is_refused(box, margin):
+    with pytest.raises(InputError, match=r"lies outside x.jpg, which has 40 x 40"):
+        crop_box(picture(0, (40, 40)), box, margin, "x.jpg")
+
+
+def test_a_box_may_begin_outside_the_picture(tmp_path):
+    dataset = AffectNet8(write_csv(tmp_path, {2: {"face_x": -4, "face_y": 0}}), "train")
+    assert dataset.read_image(2).size == (16, 20)
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan"), "wide"])
+def test_a_margin_that_is_none_is_refused(margin, tmp_path):
+    with pytest.raises(InputError, match=r"box_margin is .*; expected a number from 0 up"):
+        AffectNet8(write_csv(tmp_path), "train", box_margin=margin)
+
+
+# ---- the index
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """reads(root) -> (label files that were opened, labels by number)."""
+    names: list[str] = []
+    original = label_index.read_labels
+
+    def recording(paths):
+        names.extend(Path(path).name for path in paths)
+        return original(paths)
+
+    monkeypatch.setattr(label_index, "read_labels", recording)
+
+    def open_split(root: Path) -> tuple[list[str], dict[int, int]]:
+        names.clear()
+        labels = numbered(AffectNet8(root, "train"))
+        return sorted(names), labels
+
+    return open_split
+
+
+def label_file(root: Path, number: int) -> Path:
+    return root / "train_set/annotations" / f"{number}_exp.npy"
+
+
+def test_a_second_start_reads_no_label_file(tmp_path, reads):
+    root = write_annotations(tmp_path)
+    first, labels = reads(root)
+    assert len(first) == len(AFFECTNET["train"])
+    assert reads(root) == ([], labels)
+    assert (root / INDEX).is_file()
+
+
+def test_the_index_notices_changed_added_and_removed_files(tmp_path, reads):
+    root = write_annotations(tmp_path)
+    _, labels = reads(root)
+    np.save(label_file(root, 12), np.array("5"))
+    os.utime(label_file(root, 12), ns=(1, 10**18))
+    picture(77).save(root / "train_set/images/77.jpg")
+    np.save(label_file(root, 77), np.array("6"))
+    label_file(root, 3).unlink()
+    expected = {**labels, 12: 5, 77: 6}
+    del expected[3]
+    assert reads(root) == (["12_exp.npy", "77_exp.npy"], expected)
+    assert reads(root) == ([], expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_the_index_may_be_damaged_or_deleted(content, tmp_path, reads):
+    root = write_annotations(tmp_path)
+    everything, labels = reads(root)
+    if content is None:
+        (root / INDEX).unlink()
+    else:
+        (root / INDEX).write_bytes(content)
+    assert reads(root) == (everything, labels)
+
+
+def test_many_files_are_read_in_chunks(tmp_path, reads, monkeypatch):
+    monkeypatch.setattr(label_index, "CHUNK", 3)
+    everything, labels = reads(write_annotations(tmp_path))
+    assert len(everything) == 10
+    assert labels == dict(AFFECTNET["train"])
+
+
+class Hostile:
+    """Unpickled by a careless loader it makes a folder."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+def test_a_label_file_runs_no_code(tmp_path):
+    root, trace = write_annotations(tmp_path / "data"), tmp_path / "trace"
+    np.save(label_file(root, 12), np.array([Hostile(trace)], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"12_exp.npy holds no whole number"):
+        AffectNet8(root, "train")
+    assert not trace.exists()
+
+
+def test_an_index_of_another_version_is_not_used(tmp_path, reads, monkeypatch):
+    root = write_annotations(tmp_path)
+    everything, _ = reads(root)
+    monkeypatch.setattr(label_index, "VERSION", label_index.VERSION + 1)
+    assert reads(root)[0] == everything
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypatch):
+    root = write_annotations(tmp_path)
+
+    def refuse(path, write):
+        raise InputError(f"cannot write {path}: Read-only file system")
+
+    monkeypatch.setattr(label_index, "write_whole", refuse)
+    with pytest.warns(UserWarning, match="Read-only file system; without this index"):
+        dataset = AffectNet8(root, "train")
+    assert numbered(dataset) == dict(AFFECTNET["train"])
+    assert not (root / INDEX).exists()
+
+
+@pytest.mark.parametrize("value", [np.array("3"), np.array(3), np.array([3.0]), np.array(b"3")])
+def test_labels_are_read_as_text_and_as_numbers(value, tmp_path):
+    np.save(tmp_path / "x.npy", value)
+    assert label_index.read_labels([str(tmp_path / "x.npy")]).tolist() == [3]
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (np.array("happy"), "holds no whole number"),
+        (np.array([1, 2]), "holds no whole number"),
+        (np.array(1.5), "holds no whole number"),
+        (np.array("40000"), "holds no whole number"),  # more than the index has room for
+        (np.array("8"), "holds the label 8"),
+        (np.array("-1"), "holds the label -1"),
+        (b"\x93NUMPY", "holds no whole number"),
+        (b"", "holds no whole number"),
+    ],
+)
+def test_a_label_file_that_holds_none_is_named(content, words, tmp_path):
+    path = label_file(write_annotations(tmp_path), 12)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    for _ in range(2):  # the second time from the index
+        with pytest.raises(InputError, match=f"12_exp.npy {words}; expected 0 to 7"):
+            AffectNet8(tmp_path, "train")
+
+
+def test_an_image_without_its_file_is_named(tmp_path):
+    (write_annotations(tmp_path) / "train_set/images/9.jpg").unlink()
+    with pytest.raises(InputError, match=r"images/9.jpg does not exist, but .*9_exp.npy does"):
+        AffectNet8(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"expression": 11}, r"row 4 of .*training.csv has the expression 11; expected 0 to 7"),
+        ({"expression": "joy"}, r"row 4 of .* has the expression nan"),
+        ({"face_width": 0}, r"row 4 of .* has the face box 10 5 0 20"),
+        ({"face_x": "1e300"}, r"row 4 of .* has the face box 1e\+300 5 20 20"),
+        ({"face_x": "left"}, r"row 4 of .* has the face box nan 5 20 20"),
+        (
+            {"subDirectory_filePath": "../../etc/x.png"},
+            r"row 4 .*outside Manually_Annotated_Images",
+        ),
+        ({"subDirectory_filePath": "/etc/x.png"}, r"row 4 .*outside Manually_Annotated_Images"),
+        ({"subDirectory_filePath": "C:/x.png"}, r"row 4 .*outside Manually_Annotated_Images"),
+        ({"subDirectory_filePath": "..\\..\\x.png"}, r"row 4 .*outside Manually_Annotated_Images"),
+        ({"subDirectory_filePath": "0/none.png"}, r"0/none.png does not exist, but row 4"),
+    ],
+)
+def test_a_bad_row_of_the_csv_is_named(change, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        AffectNet8(write_csv(tmp_path, {2: change}), "train")
+
+
+def test_a_csv_without_its_columns_is_refused(tmp_path):
+    table = write_csv(tmp_path) / "training.csv"
+    table.write_text(table.read_text().replace("expression", "emotion").replace("face_x", "x"))
+    with pytest.raises(InputError, match="has no column face_x, expression"):
+        AffectNet8(tmp_path, "train")
+
+
+def test_a_box_outside_its_picture_is_named_when_it_is_read(tmp_path):
+    dataset = AffectNet8(write_csv(tmp_path, {2: {"face_x": 99}}), "train")
+    with pytest.raises(InputError, match=r"x 99, y 5, .* lies outside .*0/3.png"):
+        dataset.read_image(2)
+    dataset.read_image(1)
+
+
+def test_problems_can_be_collected_instead(tmp_path):
+    changes = {
+        1: {"expression": 12},
+        2: {"face_width": -1},
+        3: {"subDirectory_filePath": "0/no.png"},
+    }
+    problems = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a collecting reader says nothing itself
+        dataset = AffectNet8(write_csv(tmp_path, changes), "train", problems=problems)
+    assert [problem.kind for problem in problems] == ["label", "box", "missing"]
+    assert len(dataset) == len(AFFECTNET["train"]) - 3
+    # Boxes stay with their images.
+    assert dataset.read_image(1).tobytes() == picture(int(dataset.samples[1][0].stem)).tobytes()

@@ -1,0 +1,497 @@
+"""The page of `eval.py --report`: its numbers, its escaping, that it needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine.report import metrics_json
+from PIL import Image
+
+from engine.evaluate import ConfusionMatrix, Predictions
+from networks import DAN, ResNet18
+from results.evidence import Attention, Look, Mistake, classes_in_turn, worst_mistakes
+from results.html import element, text
+from results.page import Report, page, percent, where_strongest
+from results.svg import Line, line_chart, nice_ticks
+from tests.support.scripts import run_script, write_rafdb
+
+HOSTILE = '<script>alert("1")</script>&"\'><img src=x onerror=alert(2)>'
+BYTES = "f\udce4ce\x07\u202e.png"  # a file name that is no UTF-8, rings a bell, turns the line
+VOID = {"meta", "img", "br"}
+
+
+class Parsed(HTMLParser):
+    """A page taken apart; raises where tags do not match."""
+
+    def __init__(self, content: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []  # (innermost tag, text)
+        self.feed(content)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert tag not in VOID
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def said(self) -> str:
+        """What a reader reads, with single spaces."""
+        words = " ".join(data for tag, data in self.texts if tag != "style")
+        return " ".join(words.split())
+
+
+def numbers(**changes) -> dict:
+    """A report.json of three classes, one of which is never predicted."""
+    matrix = ConfusionMatrix(torch.tensor([[8, 1, 0], [2, 5, 0], [1, 3, 0]]))
+    return {
+        "checkpoint": "runs/x/last.pth",
+        "epoch": 3,
+        "dataset": "rafdb",
+        "split": "test",
+        "layout": "",
+        "image_size": 64,
+        **metrics_json(matrix, ("Happy", "Sad", "Fear")),
+        "paper": [
+            {
+                "metric": "accuracy",
+                "paper_percent": 89.7,
+                "ours_percent": 65.0,
+                "difference": -24.7,
+                "source": "Table 5",
+            }
+        ],
+        "left_out": [],
+        "published_images": True,
+        **changes,
+    }
+
+
+def photo(seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def report(**changes) -> Report:
+    maps = np.random.default_rng(1).random((3, 4, 4))
+    overlaps = [[1.0, 0.25, 0.5], [0.25, 1.0, 0.75], [0.5, 0.75, 1.0]]
+    parts = {
+        "numbers": numbers(),
+        "network": "DAN",
+        "history": [
+            {"epoch": 1.0, "lr": 0.1, "loss": 2.5, "cls": 1.5, "affinity": 1.0}
+            | {"accuracy": 0.5, "mean_class_accuracy": 0.4, "macro_f1": 0.3},
+            {"epoch": 2.0, "lr": 0.1, "loss": 1.25, "cls": 0.75, "affinity": 0.5}
+            | {"accuracy": 0.65, "mean_class_accuracy": 0.55, "macro_f1": 0.5},
+        ],
+        "mistakes": [Mistake(photo(), "a/one.jpg", 0, [0.0004, 0.9, 0.0996])],
+        "attention": Attention([Look(photo(2), "a/two.jpg", 1, maps)], overlaps, 64),
+        "command": "python eval.py runs/x/last.pth --report out",
+        "facts": {"PyTorch": "2.15.0"},
+        **changes,
+    }
+    return Report(**parts)
+
+
+def test_the_page_has_the_numbers_of_the_report():
+    content = numbers()
+    said = Parsed(page(report())).said()
+    assert "65.00 % of 20 images are right (13)" in said
+    low, high = content["accuracy_interval_95"]
+    assert f"{100 * low:.2f} to {100 * high:.2f} %" in said
+    assert "Accuracy Table 5 65.00 89.70 -24.70" in said
+    for i, name in enumerate(content["classes"]):
+        row = (name, sum(content["confusion_counts"][i]), content["per_class_recall"][i])
+        row += (content["per_class_precision"][i], content["per_class_f1"][i])
+        assert " ".join(map(str, [*row[:2], *map(percent, row[2:])])) in said
+        fractions = " ".join(f"{100 * share:.1f}" for share in content["confusion_matrix"][i])
+        assert f"{name} {fractions}" in said
+    assert "Best accuracy 65.00 % after epoch 2" in said
+    assert "1 50.00 40.00 2.5000 1.5000 1.0000" in said
+    assert "1 of the 7 wrong images" in said
+    assert "taken for Sad 90.0 % labelled Happy under 0.1 % others: Fear 10.0 %" in said
+    # (0.25 + 0.5 + 0.75) / 3
+    assert "Mean overlap of two heads: 0.500, over 64 images" in said
+    assert "4 x 4 positions" in said
+    assert "python eval.py runs/x/last.pth --report out" in said
+    assert "2.15.0" in said
+
+
+def test_bars_are_as_long_as_the_recalls():
+    styles = [tag.get("style") for tag in Parsed(page(report())).all("span") if tag.get("style")]
+    assert styles == [f"width:{100 * r:.1f}%" for r in numbers()["per_class_recall"]]
+
+
+def test_without_numbers_of_the_paper_there_is_no_column_for_them():
+    said = Parsed(page(report(numbers=numbers(paper=[])))).said()
+    assert "The paper has no numbers for this network" in said
+    assert "difference" not in said
+
+
+def test_another_set_of_images_is_said_to_be_no_comparison():
+    note = "not the published split"
+    assert note not in Parsed(page(report())).said()
+    assert note in Parsed(page(report(numbers=numbers(published_images=False)))).said()
+
+
+def test_images_left_out_are_counted():
+    said = Parsed(page(report(numbers=numbers(left_out=["a", "b"])))).said()
+    assert "2 images that cannot be used are left out" in said
+
+
+def test_a_network_without_heads_and_a_run_without_history_say_so():
+    said = Parsed(page(report(attention=None, network="ResNet18", history=[], mistakes=[]))).said()
+    assert "ResNet18 has no attention heads" in said
+    assert "no metrics.csv" in said
+    assert "No image was taken for another class" in said
+
+
+def test_one_head_and_one_epoch_have_nothing_to_compare():
+    whole = report()
+    look = whole.attention.looks[0]
+    single = Attention([look._replace(maps=look.maps[:1])], [[1.0]], 8)
+    said = Parsed(page(report(attention=single, history=whole.history[:1]))).said()
+    assert "There is one head" in said
+    assert "last 50.00 % after epoch 1" in said
+
+
+@pytest.mark.parametrize("bad", [HOSTILE, BYTES], ids=["markup", "bytes"])
+def test_names_from_files_are_text_wherever_they_stand(bad):
+    classes = [f"{bad}{i}" for i in range(3)]
+    whole = report()
+    content = numbers(classes=classes, checkpoint=bad, dataset=bad, split=bad)
+    content["paper"] = [{**content["paper"][0], "source": bad}]
+    history = [{**row, bad: 1.0} for row in whole.history]
+    made = page(
+        report(
+            numbers=content,
+            network=bad,
+            history=history,
+            mistakes=[m._replace(source=bad) for m in whole.mistakes],
+            attention=Attention(
+                [look._replace(source=bad) for look in whole.attention.looks],
+                whole.attention.overlaps,
+                64,
+            ),
+            command=bad,
+            facts={bad: bad},
+        )
+    )
+    made.encode()  # no lone surrogates
+    found, plain = Parsed(made), Parsed(page(whole))
+    # The same elements with the same attributes as a page of plain names, but for the third
+    # term of the loss; so nothing of the names became markup.
+    names = {tag for tag, _ in found.tags}
+    assert names == {tag for tag, _ in plain.tags}
+    assert len(found.all("img")) == len(plain.all("img"))
+    assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
+    assert all(image["src"].startswith("data:image/") for image in found.all("img"))
+    shown = " ".join(text(bad).split())
+    assert found.said().count(shown) > 20
+    assert all(text(bad) in image["alt"] for image in found.all("img"))
+    assert not any(ord(c) < 32 and c != "\n" for c in made)
+    assert "\u202e" not in made
+
+
+def test_texts_that_utf8_cannot_hold_are_written_out():
+    assert text(BYTES) == "f\\udce4ce\\x07\\u202e.png"
+    assert text("Grüße, 日本\n\xa0") == "Grüße, 日本\n\xa0"
+
+
+def test_mixed_children_keep_their_order():
+    node = element(
+        "p", "a", element("b", "c"), "d", "e", element("i"), "f", class_="x", aria_label="y"
+    )
+    assert (node.text, node[0].tail, node[1].tail) == ("a", "de", "f")
+    assert node.attrib == {"class": "x", "aria-label": "y"}
+
+
+def test_the_page_refers_to_nothing_outside_itself():
+    made = page(report())
+    found = Parsed(made)
+    assert "//" not in re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", made)
+    assert "url(" not in made
+    assert "@import" not in made
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in found.tags}
+    for _, attributes in found.tags:
+        assert not {"href", "srcset", "xlink:href"} & set(attributes)
+        assert (attributes.get("src") or "data:").startswith("data:")
+
+
+def test_a_screen_reader_finds_its_way():
+    found = Parsed(page(report()))
+    assert found.all("html") == [{"lang": "en"}]
+    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert len(found.all("main")) == 1
+    assert found.all("th")
+    assert all(cell.get("scope") in ("row", "col") for cell in found.all("th"))
+    assert len(found.all("caption")) == len(found.all("table"))
+    assert all(image.get("alt") for image in found.all("img"))
+    for drawing in found.all("svg"):
+        assert drawing.get("aria-hidden") == "true" or (
+            drawing["role"] == "img" and drawing["aria-label"]
+        )
+    labels = [tag["aria-label"] for tag in found.all("svg") if "role" in tag]
+    assert "accuracy 50.00 to 65.00" in labels[0]
+    # What scrolls can be reached and is named.
+    for box in found.all("div"):
+        if box.get("class") == "scroll":
+            assert (box["role"], box["tabindex"]) == ("region", "0")
+            assert box["aria-label"]
+
+
+# --------------------------------------------------------------------------------------------
+# Parts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 3.4, [0, 1, 2, 3, 4]),
+        (54.2, 63.5, [50, 55, 60, 65]),
+        (0.02, 0.031, [0.02, 0.025, 0.03, 0.035]),
+        (5, 5, [4, 6]),
+        (0, 0, [0, 0.5]),
+    ],
+)
+def test_ticks_are_round_and_reach_around_the_values(low, high, ticks):
+    assert nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_a_chart_puts_values_where_they_belong():
+    chart = line_chart(
+        [1, 2, 3], [Line("a", [0.0, 5.0, 10.0]), Line("b", [10.0, float("nan"), 0.0])], label="x"
+    )
+    first, second = (
+        [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
+        for line in chart.iter("polyline")
+    )
+    (x1, y1), (x2, y2), (x3, y3) = first
+    assert x2 - x1 == pytest.approx(x3 - x2)
+    assert y1 - y2 == pytest.approx(y2 - y3)  # up the screen is a smaller y
+    assert y3 < y1
+    assert second == [(x1, y3), (x3, y1)]
+
+
+def test_the_place_of_a_peak_in_words():
+    heat = np.zeros((7, 7))
+    heat[0, 6] = 1
+    assert where_strongest(heat) == "at the top, right"
+    assert where_strongest(heat.T) == "at the bottom, left"
+    heat[3, 3] = 2
+    assert where_strongest(heat) == "in the middle, centre"
+
+
+class Faces:
+    """A data set of pictures that know their number."""
+
+    root = Path("/data")
+
+    def __init__(self, labels: list[int]):
+        self.labels = labels
+
+    def read_image(self, index: int) -> Image.Image:
+        return Image.new("RGB", (4, 4), (index, 0, 0))
+
+    def describe(self, index: int) -> str:
+        return f"/data/{index}.jpg"
+
+
+def test_the_worst_mistakes_are_those_a_loop_finds():
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(40, 4, generator=generator)
+    labels = torch.randint(4, (40,), generator=generator)
+    logits[7] = torch.tensor([0.0, 200.0, 0.0, 400.0])  # probabilities that float32 cannot tell
+    logits[8] = torch.tensor([0.0, 250.0, 0.0, 400.0])
+    labels[7] = labels[8] = 1
+    faces = Faces([0, 0, *labels.tolist()])  # two that were left out, so all come two later
+    found = worst_mistakes(faces, Predictions(logits, labels, list(range(2, 42))), 6)
+    rows = []
+    for index in range(40):
+        p = logits[index].double().log_softmax(0)
+        if int(p.argmax()) != int(labels[index]):
+            rows.append((float(p[labels[index]]), index))
+    expected = [index for _, index in sorted(rows)][:6]
+    assert expected[:2] == [7, 8]
+    assert [m.source for m in found] == [f"{index + 2}.jpg" for index in expected]
+    for mistake, index in zip(found, expected, strict=True):
+        assert mistake.image.getpixel((0, 0))[0] == index + 2
+        assert mistake.label == labels[index]
+        assert mistake.prediction == logits[index].argmax()
+        assert sum(mistake.probabilities) == pytest.approx(1)
+
+
+def test_classes_take_turns():
+    labels = [0] * 50 + [1] * 3 + [2] * 10
+    chosen = classes_in_turn(labels, 12, seed=4)
+    assert [labels[i] for i in chosen] == [0, 1, 2] * 3 + [0, 2, 0]
+    assert len(set(chosen)) == 12
+    assert classes_in_turn(labels, 12, seed=4) == chosen
+    assert classes_in_turn(labels, 12, seed=5) != chosen
+    assert sorted(classes_in_turn(labels, 999, seed=0)) == list(range(63))
+
+
+# --------------------------------------------------------------------------------------------
+# The whole command
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_rafdb(tmp_path_factory.mktemp("data"), train=7, test=14)
+
+
+def run_folder(root: Path, network: torch.nn.Module) -> Path:
+    """A run folder as a train script leaves it."""
+    root.mkdir(parents=True)
+    classes = ["Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral"]
+    content = {"iter": 1, "model_state_dict": network.state_dict(), "dataset": "rafdb"}
+    torch.save(
+        {**content, "class_names": classes, "settings": {"image_size": 64}}, root / "last.pth"
+    )
+    columns = "epoch,lr,loss,cls,accuracy,mean_class_accuracy,macro_f1"
+    (root / "metrics.csv").write_text(f"{columns}\n1,0.1,2.5,2.5,0.25,0.125,0.1\n")
+    (root / "config.json").write_text(json.dumps({"command": "python train_rafdb.py --a <b>"}))
+    return root
+
+
+@pytest.mark.parametrize("network", ["dan", "resnet18"])
+def test_the_command_writes_the_page_of_its_own_numbers(network, data, tmp_path):
+    torch.manual_seed(0)
+    model = DAN(7, 2) if network == "dan" else ResNet18(7)
+    run = run_folder(tmp_path / 'a<b>&"c', model)
+    words = [run / "last.pth", "--data", data, "--report", tmp_path / "out", "--workers", 0]
+    result = run_script("eval.py", *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"{tmp_path / 'out/index.html'}" in result.stdout
+    numbers = json.loads((tmp_path / "out/report.json").read_text())
+    found = Parsed((tmp_path / "out/index.html").read_text())
+    said = found.said()
+    assert f"{percent(numbers['accuracy'])} % of 14 images are right" in said
+    assert f"{numbers['paper'][0]['difference']:+.2f}" in said
+    assert "1 25.00 12.50 2.5000" in said  # metrics.csv
+    assert "python train_rafdb.py --a <b>" in said
+    assert f"--data {data} --report" in said
+    assert torch.__version__ in said
+    wrong = 14 - sum(row[i] for i, row in enumerate(numbers["confusion_counts"]))
+    looks = 6 * 3 if network == "dan" else 0
+    assert len(found.all("img")) == min(wrong, 12) + looks
+    assert ("has no attention heads" in said) == (network == "resnet18")
+    assert ("over 14 images drawn from all classes" in said) == (network == "dan")
+
+
+# --------------------------------------------------------------------------------------------
+# In a browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+# What is measured inside the page: sizes, colours, and the least contrast of any text with the
+# nearest background below it (WCAG 2's ratio).
+PROBE = """
+const frame = document.querySelector('iframe');
+frame.onload = () => {
+  const page = frame.contentDocument, view = frame.contentWindow;
+  const rgb = (words) => {
+    const v = words.match(/[\\d.]+/g).map(Number);
+    const unit = words.startsWith('color(') ? v.slice(0, 3) : v.slice(0, 3).map((c) => c / 255);
+    return { unit, alpha: v.length > 3 ? v[3] : 1 };
+  };
+  const light = (unit) => {
+    const l = unit.map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2];
+  };
+  const below = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const found = rgb(view.getComputedStyle(at).backgroundColor);
+      if (found.alpha > 0) return found.unit;
+    }
+    return [1, 1, 1];
+  };
+  let least = 21, texts = 0;
+  page.querySelectorAll('details').forEach((node) => { node.open = true; });
+  for (const node of page.body.querySelectorAll('*')) {
+    const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
+    if (!own) continue;
+    const style = view.getComputedStyle(node);
+    const ink = light(rgb(node.closest('svg') ? style.fill : style.color).unit);
+    const paper = light(below(node));
+    least = Math.min(least, (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05));
+    texts += 1;
+  }
+  document.documentElement.dataset.found = JSON.stringify({
+    inside: view.innerWidth, needed: page.documentElement.scrollWidth, least, texts,
+    paper: light(below(page.body)),
+    broken: [...page.images].filter((image) => image.naturalWidth === 0).length,
+  });
+};
+"""
+
+
+def in_browser(made: str, folder: Path, *, width: int, dark: bool) -> tuple[dict, str]:
+    """What `PROBE` finds in a page `width` pixels wide, and the browser's messages.
+
+    The page stands in a frame, since a browser's window has a least width of its own.
+    """
+    mode = "dark" if dark else "light"
+    wrapper = folder / f"{mode}{width}.html"
+    wrapper.write_text(
+        f'<!DOCTYPE html><html><meta charset="utf-8"><meta name="color-scheme" content="{mode}">'
+        f'<iframe srcdoc="{html.escape(made)}" style="border:0;width:{width}px;height:900px">'
+        f"</iframe><script>{PROBE}</script></html>"
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
+    flags += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"]
+    flags += [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
+    result = subprocess.run(
+        [BROWSER, *flags, wrapper.as_uri()], capture_output=True, timeout=120, check=True
+    )
+    found = re.search(r'data-found="([^"]*)"', result.stdout.decode())
+    assert found, result.stderr.decode()
+    messages = [line for line in result.stderr.decode().splitlines() if "CONSOLE" in line]
+    return json.loads(html.unescape(found[1])), "\n".join(messages)
+
+
+@pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_shows_the_page_on_a_phone_in_both_schemes(dark, tmp_path):
+    eight = ["Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral", "Contempt"]
+    counts = torch.diag(torch.arange(20, 100, 10)) + 3
+    content = numbers(**metrics_json(ConfusionMatrix(counts), eight))
+    mistakes = [Mistake(photo(i), "x" * 90 + ".jpg", 0, [0.01] + [0.14] * 7) for i in range(3)]
+    made = page(report(numbers=content, mistakes=mistakes, command="python eval.py " + "y" * 200))
+    for width in (390, 1200):
+        found, messages = in_browser(made, tmp_path, width=width, dark=dark)
+        assert found["inside"] >= width - 20  # a scroll bar may take its part
+        assert found["needed"] <= found["inside"]
+        assert found["broken"] == 0
+        assert found["texts"] > 100
+        assert found["least"] >= 4.5  # WCAG 2, level AA
+        assert (found["paper"] < 0.05) == dark
+        assert (found["paper"] > 0.9) != dark
+        assert messages == ""
