@@ -77,18 +77,15 @@ def test_the_means_so_far_are_shown():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("every", "noticed"), [(1, 2), (2, 2), (3, 3), (20, None)])
+@pytest.mark.parametrize(("every", "noticed"), [(1, 2), (2, 2), (3, 3), (20, 4)])
 def test_the_step_whose_loss_is_not_finite_is_named(bad, every, noticed):
-    """However rarely values are read."""
+    """However rarely values are read: in step `noticed`, or after the third at the end."""
     log = log_of(every)
-    added = 0
+    steps = [(1.0, 1.0), (bad, 0.5), (1.0, 1.0)]
+    for total, term in steps[: noticed - 1]:
+        add(log, 2, total, term)
     with pytest.raises(InputError) as error:
-        for total, term in [(1.0, 1.0), (bad, 0.5), (1.0, 1.0), (1.0, 1.0)]:
-            added += 1
-            add(log, 2, total, term)
-        added = None
-        log.means(ALONE)
-    assert added == noticed
+        add(log, 2, *steps[noticed - 1]) if noticed <= 3 else log.means(ALONE)
     message = str(error.value)
     assert "the loss is not finite in step 2 of the epoch" in message
     assert f"loss {bad:g}, cls 0.5; lower --lr" in message

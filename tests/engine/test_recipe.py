@@ -108,7 +108,7 @@ def test_fields_of_nested_dataclasses_are_flags():
     changed = parse_flags(recipe, "", ["--strength", "7", "--margin", "0.5"])
     assert changed.method == NestedMethod(7, NestedMethod.Part(0.5))
     assert dataclasses.replace(changed, method=recipe.method) == recipe
-    with pytest.raises(InputError, match="--margin is 0.0; expected above 0"):
+    with pytest.raises(InputError, match=r"--margin is 0\.0; expected above 0"):
         parse_flags(recipe, "", ["--margin", "0"])
     with pytest.raises(InputError, match="--not-a-flag"):
         parse_flags(recipe, "", ["--not-a-flag", "y"])
