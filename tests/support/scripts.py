@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 
 from common.batch import Batch
 from common.cli import call_main
-from engine.recipe import Recipe, parse_flags
-from engine.train import train
+from engine import train as engine_train
+from engine.recipe import Recipe, parse_flags, settings
 from networks import DANOutput, Method
 from train_rafdb import RECIPE
 
@@ -140,15 +141,39 @@ TINY = dataclasses.replace(RECIPE, method=TinyMethod())
 def small_recipe(data: Path, output: Path, *flags: object, recipe: Recipe = TINY) -> Recipe:
     """RAF-DB's recipe at the size of the tests; `flags` come last, so they win."""
     small = ["--image-size", str(SIZE), "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
-    quick = ["--workers", "0", "--pretrained", "none", "--optimizer", "adamw", "--lr", "0.001"]
+    quick = ["--workers", "0", "--optimizer", "adamw", "--lr", "0.001"]
+    if "pretrained" in settings(recipe):
+        quick += ["--pretrained", "none"]
     where = ["--data", str(data), "--output", str(output)]
     return parse_flags(recipe, "", [*small, *quick, *where, *map(str, flags)])
 
 
 def train_tiny(data: Path, output: Path, *flags: object, recipe: Recipe = TINY) -> dict:
     """Train by `small_recipe`; returns last.pth."""
-    train(small_recipe(data, output, *flags, recipe=recipe))
+    engine_train.train(small_recipe(data, output, *flags, recipe=recipe))
     return load(output / "last.pth")
+
+
+class PowerCut(Exception):
+    """What ends the run of `train_until`."""
+
+
+def train_until(recipe: Recipe, epochs: int) -> None:
+    """Train so many epochs and the steps of one more, of which nothing is written."""
+    whole_epoch = engine_train.train_one_epoch
+
+    def train_one_epoch(run: engine_train.Run, epoch: int) -> dict[str, float]:
+        means = whole_epoch(run, epoch)
+        if epoch > epochs:
+            raise PowerCut
+        return means
+
+    with mock.patch.object(engine_train, "train_one_epoch", train_one_epoch):
+        try:
+            engine_train.train(recipe)
+        except PowerCut:
+            return
+    raise AssertionError("the run ended before")
 
 
 def scramble_random_generators() -> None:
