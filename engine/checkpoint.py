@@ -163,7 +163,7 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
         restore_random_states(checkpoint["random_states"])
         run.epoch, run.rows = checkpoint["iter"], checkpoint["metrics"]
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"
@@ -192,7 +192,7 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
     """`_check_like` for an optimiser that has taken no step yet, so has no state of its own."""
     # Which kernels it uses is this machine's choice (engine/optim.py).
     groups, saved = (
-        [{name: v for name, v in group.items() if name not in KERNELS} for group in side]
+        [{k: v for k, v in dict(group).items() if k not in KERNELS} for group in side]
         for side in (own["param_groups"], given["param_groups"])
     )
     _check_like("param_groups", groups, saved)
@@ -201,7 +201,7 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
         raise ValueError("the optimiser's state is of other parameters")
     names = set(given["state"][0])
     for number, parameter in enumerate(parameters):
-        state = given["state"][number]
+        state = dict(given["state"][number])
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         if set(state) != names or set(tensors) != names:
             raise ValueError(f"the optimiser's state of parameter {number} lacks something")
@@ -230,6 +230,8 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
+    if not 0 <= position <= len(keys):  # numpy would read beyond them
+        raise ValueError(f"the position of numpy's generator is {position}")
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
