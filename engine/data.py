@@ -215,8 +215,8 @@ def make_loaders(
         datasets, text = kept_in_memory(parts, processes=world.local_size)
         print(text, flush=True)
     images, tests = (SeededImages(d, i) for d, (_, i) in zip(datasets, parts, strict=True))
-    labels = zlib.crc32(repr((images.labels, tests.labels)).encode())
-    world.check_same("data", f"{len(images)} and {len(tests)} images, labels {labels:08x}")
+    sums = {"labels (CRC)": zlib.crc32(repr((images.labels, tests.labels)).encode())}
+    world.check_same("data", {"training images": len(images), "tests": len(tests), **sums})
     order = partial(recipe.sampling, images.labels)
     share = {"share": world.share}
     training = TrainingBatches(
