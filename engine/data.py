@@ -251,7 +251,6 @@ def _leave_signals_to_the_main_process(_worker: int) -> None:
     # Ctrl-C and a closed terminal reach workers as well; torch ends them with the main process.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def batches_on(
