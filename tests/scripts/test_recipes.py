@@ -272,7 +272,9 @@ def test_eval_takes_a_layout(tmp_path):
     with pytest.raises(InputError, match="choose one with --layout"):
         evaluated(path, "--data", root)
     with pytest.raises(InputError, match="has no layouts to choose from"):
-        open_dataset(replace(read_trained(path), dataset="sfew", classes=SFEW.classes), layout="x")
+        open_dataset(
+            replace(read_trained(path), dataset="sfew", classes=[*SFEW.classes]), layout="x"
+        )
 
 
 def test_a_partial_stands_for_the_flag_in_the_settings():
