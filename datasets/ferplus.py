@@ -149,11 +149,10 @@ class FERPlus(FER2013):
             i for i in np.flatnonzero(chosen) if self._exists(str(rows["image"].iloc[i]), i, table)
         ]
         kept = self._take_votes(votes[good])
-        images = rows["image"].iloc[np.array(good, dtype=int)[kept]]
-        self.samples = [
-            (self.root / str(image), label)
-            for image, label in zip(images, self.labels, strict=True)
-        ]
+        paths = [self.root / str(image) for image in rows["image"].iloc[good]]
+        self.unused = [path for path, use in zip(paths, kept, strict=True) if not use]
+        used = (path for path, use in zip(paths, kept, strict=True) if use)
+        self.samples = list(zip(used, self.labels, strict=True))
 
     def _exists(self, image: str, row: int, table: Path) -> bool:
         path = Path(image)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets.demo_layouts import write_affectnet, write_sfew
 from PIL import Image
 
 from common.errors import InputError
 from datasets import RAFDB, SFEW, AffectNet8, FERPlus, demo
 from datasets.affectnet import LAYOUTS
-from datasets.demo_layouts import write_affectnet, write_sfew
 from tests.datasets.test_ferplus import write_images
 from tools import align_sfew, check_data, convert_faces
 
