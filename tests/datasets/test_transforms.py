@@ -12,7 +12,12 @@ from datasets import transforms
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
-TRAINING = (transforms.rafdb_train, transforms.fer2013_train)
+TRAINING = (
+    transforms.rafdb_train,
+    transforms.affectnet_train,
+    transforms.sfew_train,
+    transforms.fer2013_train,
+)
 
 
 def face(height: int = 100, width: int = 100) -> Image.Image:
