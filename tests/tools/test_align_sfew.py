@@ -226,3 +226,5 @@ def test_synthetic_frames_are_aligned_by_their_landmarks(tmp_path):
         aligned = SFEW(faces, split)
         assert (aligned.layout, aligned.class_counts()) == ("aligned faces", (1,) * 7)
         assert aligned.read_image(0).size == (224, 224)
+    # Whatever their number, they are not the published faces.
+    assert (faces / "demo.json").read_bytes() == (frames / "demo.json").read_bytes()
