@@ -163,7 +163,8 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
         restore_random_states(checkpoint["random_states"])
-        run.epoch, run.rows = checkpoint["iter"], checkpoint["metrics"]
+        run.epoch = run.saved = checkpoint["iter"]
+        run.rows = checkpoint["metrics"]
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
