@@ -36,6 +36,7 @@ from .run_folder import BEST, LAST
 #: What a checkpoint needs to be resumed, and what kind each part is.
 PARTS = {
     "iter": int,
+    "training_images": int,
     "metrics": list,
     "settings": dict,
     "random_states": dict,
@@ -43,6 +44,9 @@ PARTS = {
     "criterion_state_dict": dict,
     "scheduler_state_dict": dict,
 }
+
+#: What values of other names, shapes, types and sizes raise.
+UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -146,7 +150,7 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
 
     Raises InputError where a name, a shape or a type is not what this run would have written.
     """
-    own, images = content_of(run), checkpoint.get("training_images")
+    own, images = content_of(run), checkpoint["training_images"]
     if images != own["training_images"]:
         raise InputError(
             f"{run.folder} was trained on {images} images, {run.dataset.root} now gives "
@@ -162,8 +166,9 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
         restore_random_states(checkpoint["random_states"])
-        run.epoch, run.rows = checkpoint["iter"], checkpoint["metrics"]
-    except (RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
+        run.epoch = run.saved = checkpoint["iter"]
+        run.rows = checkpoint["metrics"]
+    except UNFIT as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"
@@ -192,7 +197,7 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
     """`_check_like` for an optimiser that has taken no step yet, so has no state of its own."""
     # Which kernels it uses is this machine's choice (engine/optim.py).
     groups, saved = (
-        [{k: v for k, v in dict(group).items() if k not in KERNELS} for group in side]
+        [{name: v for name, v in group.items() if name not in KERNELS} for group in side]
         for side in (own["param_groups"], given["param_groups"])
     )
     _check_like("param_groups", groups, saved)
@@ -201,7 +206,7 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
         raise ValueError("the optimiser's state is of other parameters")
     names = set(given["state"][0])
     for number, parameter in enumerate(parameters):
-        state = dict(given["state"][number])
+        state = given["state"][number]
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         if set(state) != names or set(tensors) != names:
             raise ValueError(f"the optimiser's state of parameter {number} lacks something")
