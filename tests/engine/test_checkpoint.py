@@ -360,7 +360,7 @@ def test_released_files_cannot_be_resumed(data, cut):
     content = load(cut / "last.pth")
     released = ("iter", "model_state_dict", "optimizer_state_dict")
     torch.save({name: content[name] for name in released}, cut / "last.pth")
-    assert "last.pth cannot be resumed: its metrics is no list" in refusal(data, cut)
+    assert "last.pth cannot be resumed: its training_images is no int" in refusal(data, cut)
 
 
 # --------------------------------------------------------------------------------------------
