@@ -179,14 +179,10 @@ def test_numbers_do_not_depend_on_batch_size_and_workers(ours, data):
     assert evaluate(ours, data, "--batch-size", 7, "--workers", 2) == expected
 
 
-@pytest.mark.parametrize("flags", [(), ("--fast",), ("--fast", "--amp", "bf16")])
-def test_flags_for_speed_give_the_same_predictions(dan, data, tmp_path, flags):
-    """bfloat16 rounds more, but these predictions are far from equal."""
+def test_fast_gives_the_same_predictions(dan, data, tmp_path):
     path = save(tmp_path / RELEASED_NAME, dan)
-    content = evaluate(path, data, "--image-size", SIZE, *flags)
-    if "bf16" not in flags:
-        assert content["confusion_counts"] == counts_by_hand(dan, data)
-    assert content["images"] == 14
+    content = evaluate(path, data, "--image-size", SIZE, "--fast")
+    assert content["confusion_counts"] == counts_by_hand(dan, data)
 
 
 def test_a_released_file_is_read_by_its_name(dan, data, tmp_path, capsys):
@@ -413,17 +409,13 @@ def test_no_checkpoint_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("flag", "place"),
-    [
-        ("--json", "missing/out.json"),
-        ("--json", ""),
-        ("--report", "file"),
-        ("--report", "file/report"),
-    ],
+    "output",
+    ["--json missing/out.json", "--json .", "--report file", "--report file/report"],
 )
 def test_results_that_cannot_be_written_are_refused_before_the_work(
-    ours, data, tmp_path, monkeypatch, flag, place
+    ours, data, tmp_path, monkeypatch, output
 ):
+    flag, place = output.split()
     monkeypatch.setattr(eval_script, "predictions_of", lambda *_, **__: pytest.fail("too late"))
     (tmp_path / "file").write_text("mine")
     target = tmp_path / place
