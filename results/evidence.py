@@ -32,6 +32,12 @@ class Mistake(NamedTuple):
         """The class that it was taken for."""
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
 
+    @property
+    def others(self) -> list[int]:
+        """The two likeliest classes besides that one and the label."""
+        order = sorted(range(len(self.probabilities)), key=lambda i: -self.probabilities[i])
+        return [i for i in order if i not in (self.prediction, self.label)][:2]
+
 
 class Look(NamedTuple):
     """An image and where each head looks in it."""
@@ -98,7 +104,7 @@ def attention_of(
 
 def inputs_of(dataset: Any, indices: Sequence[int], device: torch.device) -> Tensor:
     """Images of a data set as a batch (B, 3, S, S) on the device."""
-    return torch.stack([dataset[index][0] for index in indices]).to(device)
+    return torch.stack([dataset[index].image for index in indices]).to(device)
 
 
 def classes_in_turn(labels: Sequence[int], count: int, seed: int) -> list[int]:
