@@ -32,6 +32,7 @@ COLORS = (
 MAP_COLORS = "turbo"
 MAP_OPACITY = 0.5
 SHEET_SIDE = 240  # pixels of an image in a sheet at 150 dpi
+CAPTION_HEIGHT = 0.2  # inches below a row of a sheet
 
 
 def save_figure(figure: Figure, stem: Path, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
@@ -84,15 +85,12 @@ def map_sheet(
             axes.set_axis_off()
             if row == 0 and column:
                 axes.set_title(f"head {column}", fontsize=9)
-        # Under the row, from its left edge, since class names are wider than a picture.
-        grid[row][0].text(
-            0,
-            -0.03,
-            without_math(captions[row]),
-            transform=grid[row][0].transAxes,
-            fontsize=8,
-            va="top",
-        )
+        # Under the row and beyond the picture, which is narrower than class names.
+        axes, caption = grid[row][0], without_math(captions[row])
+        text = axes.text(0, -0.04, caption, transform=axes.transAxes, fontsize=8, va="top")
+        text.set_in_layout(False)
+    below = CAPTION_HEIGHT / 2 / figure.get_figheight()  # the last row's
+    figure.get_layout_engine().set(h_pad=CAPTION_HEIGHT / 2, rect=(0, below, 1, 1 - below))
     figure.suptitle(without_math(title), fontsize=10)
     return figure
 
