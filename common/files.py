@@ -142,7 +142,7 @@ def _check_content(where: str, value: Any) -> None:
             raise ValueError(f"{where} is no tensor of real numbers with its data")
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{where} holds numbers that are not finite")
-    elif not isinstance(value, str | int | float | bool | None):
+    elif not isinstance(value, str | bytes | int | float | bool | None):
         raise ValueError(f"{where} is a {type(value).__name__}; expected tensors and plain values")
 
 

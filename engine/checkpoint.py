@@ -100,7 +100,8 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         if path.exists():
             found[path] = load_checkpoint(path)
             for name, kind in PARTS.items():
-                if type(found[path].get(name)) is not kind:
+                value = found[path].get(name)
+                if not isinstance(value, kind) or isinstance(value, bool):
                     raise InputError(f"{path} cannot be resumed: its {name} is no {kind.__name__}")
     if not found:
         return None

@@ -105,7 +105,7 @@ def train(recipe: Recipe) -> None:
     """
     folder = recipe.run_folder()
     with join_processes(recipe.device) as world, run_lock(folder) if world.first else nullcontext():
-        world.check_same("settings", settings(recipe))
+        world.check_same("settings", settings(recipe, result_only=True))
         if world.first:
             check_free(folder, resume=recipe.resume)
         checkpoint = world.broadcast_from_first(lambda: checkpoint_to_resume(folder, recipe))
@@ -122,8 +122,8 @@ def train(recipe: Recipe) -> None:
             while run.epoch < recipe.epochs:
                 run_epoch(run)
         except Stopped as stopped:
-            stopped.advice = f"{run.epoch} of {recipe.epochs} epochs are in {folder}; go on with "
-            stopped.advice += "the same command and --resume"
+            done = f"{run.epoch} of {recipe.epochs} epochs are in {folder}; " if world.first else ""
+            stopped.advice = f"{done}go on with the same command and --resume"
             raise
         best, last = run.best_row(), run.rows[-1]
         print(
