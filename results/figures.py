@@ -41,8 +41,8 @@ def heads_panels(runs: Sequence[FinishedRun]) -> HeadsPanels:
             }
     if not panels:
         raise InputError(
-            f"{len(runs)} finished runs, but none that differ in the number of heads and seed "
-            "alone; train some with --heads, or with: python -m tools.reproduce fig5"
+            f"finished runs: {len(runs)}, but no two that differ in nothing but the number of "
+            "heads; train some with --heads, or with: python -m tools.reproduce fig5"
         )
     return panels
 
