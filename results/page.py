@@ -48,19 +48,16 @@ def write_report(folder: Path, report: Report) -> tuple[Path, Path, Path]:
 
 def page(report: Report) -> str:
     """The report as HTML; every text in it is escaped."""
-    numbers = report.numbers
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            title=f"{report.network} on {numbers['dataset']} {numbers['split']}",
-            report=report,
-            numbers=numbers,
-            right=sum(row[i] for i, row in enumerate(numbers["confusion_counts"])),
-            metrics=METRICS,
-            curves=Curves.of(report.history) if report.history else None,
-            **(_attention(report.attention, numbers["classes"]) if report.attention else {}),
-        )
+    numbers, attention = report.numbers, report.attention
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        title=f"{report.network} on {numbers['dataset']} {numbers['split']}",
+        report=report,
+        numbers=numbers,
+        right=sum(row[i] for i, row in enumerate(numbers["confusion_counts"])),
+        metrics=METRICS,
+        curves=Curves.of(report.history) if report.history else None,
+        **(_attention(attention, numbers["classes"]) if attention else {}),
     )
 
 

@@ -351,6 +351,21 @@ def test_the_command_writes_the_page_of_its_own_numbers(
     assert (tmp_path / "out/confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("ignore:.*published are")
+def test_the_papers_numbers_stand_only_beside_the_published_split(data, tmp_path, capsys):
+    torch.manual_seed(0)
+    run = run_folder(tmp_path / "run", ResNet18(7))
+    words = [run / "last.pth", "--data", data, "--report", tmp_path / "out", "--workers", 0]
+    eval_script.main([str(word) for word in words])
+    shown = capsys.readouterr().out
+    assert "\nnot beside the paper: these 14 images are not the published split\n" in shown
+    content = json.loads((tmp_path / "out/report.json").read_text())
+    assert (content["paper"], content["published_images"]) == ([], False)
+    said = Parsed((tmp_path / "out/index.html").read_text()).said()
+    assert "These images are not the published split" in said
+    assert "86.25" not in said + shown
+
+
 # --------------------------------------------------------------------------------------------
 # In a browser
 
