@@ -36,6 +36,7 @@ from .run_folder import BEST, LAST
 #: What a checkpoint needs to be resumed, and what kind each part is.
 PARTS = {
     "iter": int,
+    "training_images": int,
     "metrics": list,
     "settings": dict,
     "random_states": dict,
@@ -146,7 +147,7 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
 
     Raises InputError where a name, a shape or a type is not what this run would have written.
     """
-    own, images = content_of(run), checkpoint.get("training_images")
+    own, images = content_of(run), checkpoint["training_images"]
     if images != own["training_images"]:
         raise InputError(
             f"{run.folder} was trained on {images} images, {run.dataset.root} now gives "
@@ -162,8 +163,9 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
         restore_random_states(checkpoint["random_states"])
-        run.epoch, run.rows = checkpoint["iter"], checkpoint["metrics"]
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        run.epoch = run.saved = checkpoint["iter"]
+        run.rows = checkpoint["metrics"]
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"

@@ -27,8 +27,13 @@ from networks import Method
 from networks.backbone import MSCELEB
 from results import published_for
 from results.trained import open_dataset, read_trained
-from tests.datasets.test_ferplus import write_images
-from tests.support.layouts import write_annotations, write_class_folders, write_csv, write_sfew
+from tests.support.layouts import (
+    write_annotations,
+    write_class_folders,
+    write_csv,
+    write_ferplus_images,
+    write_sfew,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are", "ignore:DAN from random")
 
@@ -225,7 +230,7 @@ def test_train_sfew_and_eval(tmp_path):
 
 @pytest.mark.parametrize("votes", ["majority", "soft"])
 def test_train_fer2013_on_ferplus_and_eval(votes, tmp_path):
-    root = write_images(tmp_path / "data")
+    root = write_ferplus_images(tmp_path / "data")
     flags = ("--labels", "ferplus", "--votes", votes, "--data", root, "--output", tmp_path / "run")
     content = run(FER2013_RECIPE, *flags)
     assert content["dataset"] == "ferplus"
@@ -237,14 +242,14 @@ def test_train_fer2013_on_ferplus_and_eval(votes, tmp_path):
 
 
 def test_dan_trains_on_soft_votes_with_all_losses(tmp_path):
-    root = write_images(tmp_path / "data")
+    root = write_ferplus_images(tmp_path / "data")
     flags = ("--labels", "ferplus", "--votes", "soft", "--data", root, "--arch", "dan")
     content = run(FER2013_RECIPE, *flags, "--heads", 2, "--output", tmp_path / "run")
     assert {"cls", "affinity", "partition"} < set(content["metrics"][0])
 
 
 def test_held_out_images_with_soft_votes_are_scored_by_their_majority(tmp_path):
-    root = write_images(tmp_path / "data")
+    root = write_ferplus_images(tmp_path / "data")
     flags = ("--labels", "ferplus", "--votes", "soft", "--data", root, "--holdout", 0.5)
     (row,) = run(FER2013_RECIPE, *flags, "--output", tmp_path / "run")["metrics"]
     assert 0 <= row["accuracy"] <= 1
@@ -272,7 +277,9 @@ def test_eval_takes_a_layout(tmp_path):
     with pytest.raises(InputError, match="choose one with --layout"):
         evaluated(path, "--data", root)
     with pytest.raises(InputError, match="has no layouts to choose from"):
-        open_dataset(replace(read_trained(path), dataset="sfew", classes=SFEW.classes), layout="x")
+        open_dataset(
+            replace(read_trained(path), dataset="sfew", classes=[*SFEW.classes]), layout="x"
+        )
 
 
 def test_a_partial_stands_for_the_flag_in_the_settings():
