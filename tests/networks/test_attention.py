@@ -92,9 +92,9 @@ def test_grad_cam_is_the_formula_for_each_head(dan):
         by_hand = grad_cam_by_hand(dan, images, i)
         low, high = by_hand.amin((1, 2), keepdim=True), by_hand.amax((1, 2), keepdim=True)
         scaled = (by_hand - low) / (high - low)
-        # A position has 32 x 32 pixels; its centre lies half a pixel beyond the 16th.
-        centres = found[:, i, 15::32, 15::32].double()
-        assert scaled.shape == centres.shape
-        assert (centres - scaled).abs().max() < 0.04
+        # A position has 32 x 32 pixels; its center lies half a pixel beyond the 16th.
+        centers = found[:, i, 15::32, 15::32].double()
+        assert scaled.shape == centers.shape
+        assert (centers - scaled).abs().max() < 0.04
     assert all(p.grad is None for p in dan.parameters())
     assert not dan.cat_head0.sa._forward_hooks
