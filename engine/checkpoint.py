@@ -81,7 +81,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("model_state_dict"), dict):
         names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
         raise InputError(
-            f"{path} is no checkpoint: it has no dict model_state_dict, but {names}; expected "
+            f"{path} is not a checkpoint: it has {names} instead of model_state_dict; expected "
             "a file that a train script wrote or one of the release"
         )
     return content
@@ -106,7 +106,7 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             for name, kind in PARTS.items():
                 value = found[path].get(name)
                 if not isinstance(value, kind) or isinstance(value, bool):
-                    raise InputError(f"{path} cannot be resumed: its {name} is no {kind.__name__}")
+                    raise InputError(f"{path} cannot be resumed: its {name} is not a {kind.__name__}")
     if not found:
         return None
     path = max(found, key=lambda path: found[path]["iter"])
@@ -142,7 +142,7 @@ def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
         if type(before) is not type(value) or before != value:
             found.append(f"--{name.replace('_', '-')} was {before}, is now {value}")
     unknown = [str(name) for name in theirs if name not in fields]
-    return found + [f"--{name.replace('_', '-')} is no flag of this version" for name in unknown]
+    return found + [f"--{name.replace('_', '-')} is not a flag of this version" for name in unknown]
 
 
 def restore(run: Any, checkpoint: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from common.signals import stop_asked
 
 from .distributed import World
 from .recipe import Recipe
-from .speed import MEMORY_FORMAT, kept_in_memory
+from .speed import MEMORY_FORMAT, cache_images
 
 #: The images that --holdout and --limit choose are the same for every seed of a comparison.
 SUBSET_SEED = 0
@@ -212,7 +212,7 @@ def make_loaders(
     parts = [(train_set, chosen), (test_set, tested)]
     datasets = [train_set, test_set]
     if recipe.cache == "auto":
-        datasets, text = kept_in_memory(parts, processes=world.local_size)
+        datasets, text = cache_images(parts, processes=world.local_size)
         print(text, flush=True)
     images, tests = (SeededImages(d, i) for d, (_, i) in zip(datasets, parts, strict=True))
     sums = {"labels (CRC)": zlib.crc32(repr((images.labels, tests.labels)).encode())}

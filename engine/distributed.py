@@ -114,7 +114,7 @@ class World:
         dist.all_gather_object(parts, rows)
         return torch.cat(parts)
 
-    def take_over_statistics(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give every process the first one's buffers: the running statistics of BatchNorm."""
         if self.size > 1:
             for buffer in network.buffers():

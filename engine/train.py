@@ -219,7 +219,7 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
 
 def evaluate(run: Run, epoch: int) -> Metrics:
     """The metrics of the evaluated split, after an epoch."""
-    run.world.take_over_statistics(run.network)
+    run.world.broadcast_buffers(run.network)
     fast = run.recipe.fast
     logits, labels, _ = predict(
         run.recipe.method.fast(run.network, run.device) if fast else run.network,

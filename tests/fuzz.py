@@ -1,4 +1,4 @@
-"""Inputs by chance into everything that reads files or flags: only InputError may come out.
+"""Random inputs to everything that reads files or flags: only InputError may come out.
 
     python -m tests.fuzz --examples 2000
 

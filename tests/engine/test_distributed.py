@@ -118,8 +118,8 @@ def test_every_test_image_is_evaluated_by_one_process():
 
 @pytest.mark.parametrize(("images", "batch"), [(7, 8), (99, 7)])
 def test_too_few_images_for_all_processes_are_refused(images, batch):
+    order = partial(shuffle, range(images))
     with pytest.raises(InputError, match=r"at least 2.* in each of 4 processes"):
-        order = partial(shuffle, range(images))
         TrainingBatches(images, batch, 0, order, least=World(0, 4).least)
 
 

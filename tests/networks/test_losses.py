@@ -55,7 +55,7 @@ def unbiased_variance(values: list[float]) -> float:
 
 
 def distance_by_hand(features: Tensor, labels: Tensor, centers: Tensor) -> float:
-    """The center loss of features (B, D, h, w): mean squared distance to the class centre."""
+    """The center loss of features (B, D, h, w): mean squared distance to the class center."""
     features, centers = features.tolist(), centers.tolist()
     distance = 0.0
     for maps, label in zip(features, labels.tolist(), strict=True):

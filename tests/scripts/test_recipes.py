@@ -199,7 +199,7 @@ def test_train_affectnet_and_eval_read_every_layout(write, layout, tmp_path, cap
     assert (result["dataset"], result["split"], result["layout"]) == ("affectnet8", "val", layout)
     for key in ("accuracy", "mean_class_accuracy"):
         assert result[key] == content["metrics"][0][key]
-    assert result["paper"][0]["paper_percent"] == 56.84
+    assert result["paper"] == []  # three images are not the published split
 
 
 def test_eval_cuts_faces_out_as_in_training(tmp_path):
@@ -255,8 +255,9 @@ def test_held_out_images_with_soft_votes_are_scored_by_their_majority(tmp_path):
     assert 0 <= row["accuracy"] <= 1
 
 
-def test_a_released_file_is_evaluated_on_its_data_set(tmp_path):
+def test_a_released_file_is_evaluated_on_its_data_set(tmp_path, monkeypatch):
     """Named as released, 'affecnet' spelled so; only the weights are in it."""
+    monkeypatch.setattr(AffectNet7, "published_counts", {"val": ((1, 1, 0, 0, 0, 0, 0),)})
     torch.manual_seed(0)
     network = Method(pretrained="none").network(7)
     path = tmp_path / "affecnet7_epoch6_acc0.6569.pth"
