@@ -106,7 +106,9 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             for name, kind in PARTS.items():
                 value = found[path].get(name)
                 if not isinstance(value, kind) or isinstance(value, bool):
-                    raise InputError(f"{path} cannot be resumed: its {name} is not a {kind.__name__}")
+                    raise InputError(
+                        f"{path} cannot be resumed: its {name} is not a {kind.__name__}"
+                    )
     if not found:
         return None
     path = max(found, key=lambda path: found[path]["iter"])

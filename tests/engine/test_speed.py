@@ -22,8 +22,8 @@ from engine.speed import (
     CachedImages,
     autocast,
     cache_bytes,
+    cache_images,
     free_memory,
-    kept_in_memory,
     reporting_compiler_errors,
     wants_bf16,
 )
@@ -41,7 +41,7 @@ def faces(data: Path) -> RAFDB:
 
 
 def cached(data: Path) -> CachedImages:
-    (dataset,), line = kept_in_memory([(faces(data), range(21))])
+    (dataset,), line = cache_images([(faces(data), range(21))])
     assert line.startswith("21 images are kept in memory: 0.1 MB of ")
     return dataset
 
@@ -77,7 +77,7 @@ def test_an_image_that_was_read_is_not_read_again(own_data, workers):
 
 def test_a_part_of_a_data_set_is_kept_under_its_own_indices(data):
     whole, indices = faces(data), [4, 17, 9]
-    (part,), line = kept_in_memory([(whole, indices)])
+    (part,), line = cache_images([(whole, indices)])
     assert line.startswith("3 images")
     assert cache_bytes(whole, 3) == 3 * IMAGE_BYTES
     for _ in range(2):
@@ -108,7 +108,7 @@ class WithPose(RAFDB):
 
 def test_targets_come_with_images_from_memory(data):
     dataset = WithPose(data, "train", transforms.rafdb_train(SIZE))
-    (kept,), _ = kept_in_memory([(dataset, range(21))])
+    (kept,), _ = cache_images([(dataset, range(21))])
     for _ in range(2):
         assert kept[7].targets == {"pose": torch.tensor([7])}
         assert kept[7].label == dataset.labels[7]
@@ -123,7 +123,7 @@ def test_images_are_kept_where_they_take_at_most_half_of_what_is_free(
 ):
     """free: in images."""
     monkeypatch.setattr(speed, "free_memory", lambda: int(free * IMAGE_BYTES))
-    (dataset,), line = kept_in_memory([(faces(data), range(21))], processes=processes)
+    (dataset,), line = cache_images([(faces(data), range(21))], processes=processes)
     assert isinstance(dataset, CachedImages) == kept
     if kept:
         assert line.startswith("21 images are kept in memory")
@@ -135,7 +135,7 @@ def test_images_are_kept_where_they_take_at_most_half_of_what_is_free(
 def test_all_splits_are_kept_or_none(data, monkeypatch):
     monkeypatch.setattr(speed, "free_memory", lambda: 3 * 21 * IMAGE_BYTES)
     parts = [(faces(data), range(21)), (faces(data), range(21))]
-    datasets, _ = kept_in_memory(parts)
+    datasets, _ = cache_images(parts)
     assert datasets == [dataset for dataset, _ in parts]
 
 
@@ -151,11 +151,20 @@ def test_all_splits_are_kept_or_none(data, monkeypatch):
 )
 def test_a_transform_that_does_not_begin_with_a_fixed_size_is_left_alone(data, transform):
     dataset = RAFDB(data, "train", transform)
-    (found,), line = kept_in_memory([(dataset, range(21))])
+    (found,), line = cache_images([(dataset, range(21))])
     assert found is dataset
     assert line.endswith("their transform resizes too late")
     with pytest.raises(ValueError, match="fixed size"):
         CachedImages(dataset, range(21))
+
+
+def test_images_are_kept_on_linux_alone(data, monkeypatch):
+    """Workers are not forked elsewhere, so each would have a cache of its own."""
+    dataset = faces(data)
+    monkeypatch.setattr("sys.platform", "darwin")
+    (found,), line = cache_images([(dataset, range(21))])
+    assert found is dataset
+    assert line.endswith("workers share no memory")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
