@@ -212,7 +212,7 @@ def test_tensors_come_back_as_they_were(tmp_path, as_zip):
 
 def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "none.pth")
-    assert "no file" in refusal(tmp_path)
+    assert "not a file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
@@ -287,7 +287,7 @@ def test_a_torch_file_that_holds_no_dict_is_refused(tmp_path, content):
 def test_a_bare_state_dict_is_refused_with_what_it_holds(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
-    assert "no dict model_state_dict" in message
+    assert "instead of model_state_dict" in message
     assert next(iter(content), "nothing") in message
 
 
@@ -304,7 +304,7 @@ def test_the_role_of_a_file_is_in_its_message(tmp_path):
 VALUES = {
     "nan": (torch.tensor([1.0, float("nan")]), "not finite"),
     "infinity": (torch.tensor([1.0, -float("inf")], dtype=torch.bfloat16), "not finite"),
-    "sparse": (torch.eye(3).to_sparse(), "no plain, dense tensor"),
+    "sparse": (torch.eye(3).to_sparse(), "not a plain, dense tensor"),
     "complex": (torch.zeros(2, dtype=torch.complex64), "real numbers"),
     "meta": (torch.zeros(10**12, device="meta"), "with its data"),
     "a complex number": (1j, "a complex"),
