@@ -53,7 +53,7 @@ demo-affectnet: demo-backbone ## AffectNet's layout and recipe on synthetic face
 	@echo
 	@echo "confusion matrix: $(DEMO)/affectnet-dan/report/confusion_matrix.png"
 
-demo-sfew: demo-backbone ## SFEW's frames, their alignment, its recipe, drawn: under 3 minutes
+demo-sfew: demo-backbone ## SFEW's frames, their alignment and its recipe on synthetic faces: under 3 minutes
 	$(BIN)/python -m datasets.demo sfew $(DEMO)/sfew-frames --train 560 --val 140 --seed 0
 	$(BIN)/python -m tools.align_sfew $(DEMO)/sfew-frames $(DEMO)/sfew-aligned \
 		--landmarks $(DEMO)/sfew-frames/landmarks.csv
@@ -71,7 +71,7 @@ test: lint ## lint, then every test: a few minutes on 2 cores
 test-fast: $(VENV)/.installed-dev ## the tests that are not slow: under a minute
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
-fuzz: $(VENV)/.installed-dev ## 14,000 inputs by chance into all that reads files or flags
+fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads files or flags
 	$(BIN)/python -m tests.fuzz --examples 2000
 
 kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit

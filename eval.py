@@ -22,12 +22,12 @@ from typing import Any
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
-from common.files import make_folder, write_json, write_text
+from common.files import make_folder, write_json
 from datasets import DATASETS, FaceDataset
 from engine.evaluate import Metrics
-from results import published_for
-from results.metrics import metrics_text, save_confusion_picture
-from results.page import page
+from results import PublishedNumber, published_for
+from results.metrics import metrics_text
+from results.page import write_report
 from results.render import FORMATS, remarks
 from results.report import make_report
 from results.runs import read_runs
@@ -68,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         skipped=skipped if args.on_bad_image == "skip" else None,
     )
     metrics = Metrics.of(predictions.logits, predictions.labels)
-    comparison = compare_with_paper(trained, dataset, metrics)
+    published_images = dataset.is_published() and not skipped
+    papers = papers_numbers(trained, dataset)
+    comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, metrics, skipped)
-    for line in comparison_lines(comparison, dataset):
-        print(line)
+    if papers:
+        print(comparison_text(comparison, metrics.images))
     content = {
         "checkpoint": str(args.checkpoint),
         "epoch": trained.epoch,
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **metrics.as_json(),
         "paper": comparison,
         "skipped": skipped,
-        "published_images": dataset.is_published() and not skipped,
+        "published_images": published_images,
     }
     if args.json:
         write_json(args.json, content)
@@ -92,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = sys.argv[1:] if arguments is None else arguments
         command = shlex.join(["python", "eval.py", *words])
         report = make_report(content, trained.network, dataset, predictions, command, device=device)
-        write_report(args.report, content, page(report))
+        paths = write_report(args.report, report)
+        print(f"\nwrote {', '.join(map(str, paths))}")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -211,11 +214,16 @@ def print_numbers(
         print(f"{len(skipped)} of {len(dataset):,} images were skipped: no number counts them")
 
 
-def compare_with_paper(
-    trained: Trained, dataset: FaceDataset, metrics: Metrics
-) -> list[dict[str, Any]]:
-    """What the paper says of this network on this data set, and the difference, in percent."""
+def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:
+    """What the paper says of this network on this split."""
+    if dataset.split != dataset.evaluated_split:
+        return []
     method = {"DAN": "DAN", "ResNet18": "ResNet-18"}[type(trained.network).__name__]
+    return published_for(dataset.name, method)
+
+
+def compare(metrics: Metrics, papers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:
+    """Our numbers beside the paper's, in percent, and the difference."""
     ours = metrics.scores()
     return [
         {
@@ -225,26 +233,20 @@ def compare_with_paper(
             "difference": 100 * ours[number.metric] - number.percent,
             "source": number.source,
         }
-        for number in published_for(dataset.name, method)
-        if dataset.split == dataset.evaluated_split
+        for number in papers
     ]
 
 
-def comparison_lines(comparison: list[dict[str, Any]], dataset: FaceDataset) -> list[str]:
-    """The comparison as text; nothing where the data set is none of the paper's."""
+def comparison_text(comparison: Sequence[dict[str, Any]], images: int) -> str:
+    """The comparison, or why there is none although the paper has numbers."""
     if not comparison:
-        return []
-    note = (
-        ""
-        if dataset.is_published()
-        else (f", for the form alone (these {len(dataset):,} images are not the published split)")
-    )
+        return f"\nnot beside the paper: these {images:,} images are not the published split"
     lines = [
         f"{row['metric'].replace('_', ' '):<20} {row['ours_percent']:5.2f} %, paper "
         f"{row['paper_percent']:.2f} %, difference {row['difference']:+.2f} ({row['source']})"
         for row in comparison
     ]
-    return ["", f"beside the paper{note}:", *lines]
+    return "\n".join(["", "beside the paper:", *lines])
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -253,18 +255,6 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise InputError(f"--json {args.json}: expected a file in a folder that exists")
     if args.report:
         make_folder(args.report)
-
-
-def write_report(folder: Path, content: dict[str, Any], html: str) -> None:
-    """report.json, confusion_matrix.png and index.html."""
-    numbers, picture, whole = (
-        folder / name for name in ("report.json", "confusion_matrix.png", "index.html")
-    )
-    write_json(numbers, content)
-    title = f"{Path(content['checkpoint']).name} on {content['dataset']} {content['split']}"
-    save_confusion_picture(picture, content["confusion_matrix"], content["classes"], title)
-    write_text(whole, html)
-    print(f"\nwrote {numbers}, {picture} and {whole}")
 
 
 if __name__ == "__main__":

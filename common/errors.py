@@ -11,6 +11,6 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        # What a stranger's file says must not reach the terminal as commands to it.
+        # Text from a file must not reach the terminal as control characters.
         line = " ".join(message.split())
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))

@@ -27,7 +27,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """
     # A link stays a link; a device (/dev/stdout) or a pipe must not become a file.
     if path.exists() and not path.is_file():
-        raise InputError(f"cannot write {path}: it is there and is no regular file")
+        raise InputError(f"cannot write {path}: it exists and is not a regular file")
     path = path.resolve()
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -101,7 +101,7 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{what} {path} does not exist or is no file")
+        raise InputError(f"{what} {path} does not exist or is not a file")
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -111,7 +111,7 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
         reason = found.partition(". ")[0][:200]
         raise InputError(
             f"{what} {path} holds more than tensors and plain values and is not loaded, since "
-            f"it could run code ({reason}), or it is no torch file"
+            f"it could run code ({reason}), or it is not a torch file"
         ) from error
     except Exception as error:  # what torch raises on foreign bytes has no common base
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -137,21 +137,21 @@ def _check_content(where: str, value: Any) -> None:
             _check_content(f"{where}/{name}" if where else str(name), item)
     elif isinstance(value, Tensor):
         if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
-            raise ValueError(f"{where} is no plain, dense tensor")
+            raise ValueError(f"{where} is not a plain, dense tensor")
         if value.device.type != "cpu" or value.is_quantized or value.is_complex():
-            raise ValueError(f"{where} is no tensor of real numbers with its data")
+            raise ValueError(f"{where} is not a tensor of real numbers with its data")
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{where} holds numbers that are not finite")
-    elif not isinstance(value, str | int | float | bool | None):
+    elif not isinstance(value, str | bytes | int | float | bool | None):
         raise ValueError(f"{where} is a {type(value).__name__}; expected tensors and plain values")
 
 
 class _NumberType:
-    """In the place of `numpy.dtype` in a file: the types of single numbers, and nothing else."""
+    """Stands in for `numpy.dtype` in a file: the types of single numbers, and nothing else."""
 
     def __init__(self, code: str, *_: Any):
         if code not in ("f8", "f4", "i8", "i4", "b1"):
-            raise ValueError(f"the numpy type {code!r} is no number's")
+            raise ValueError(f"the numpy type {code!r} is not that of a number")
         self.code = code
 
     def __setstate__(self, state: Any) -> None:
@@ -159,7 +159,7 @@ class _NumberType:
 
 
 def _number(kind: _NumberType, content: bytes) -> float:
-    """In the place of numpy's scalar: the Python number that its bytes stand for."""
+    """Stands in for numpy's scalar in a file: the Python number that its bytes hold."""
     return np.frombuffer(content, np.dtype(kind.code))[0].item()
 
 

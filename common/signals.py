@@ -55,7 +55,7 @@ def _stop(number: int, _frame: Any) -> None:
             os._exit(128 + number)
         return
     _first.append((number, time.monotonic()))
-    # The same signal may end our DataLoader workers; their death is no error then.
+    # The same signal may end our DataLoader workers; that is not an error then.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise Stopped(number)
 

@@ -1,4 +1,4 @@
-"""Disk -> batch: the data sets of the paper, and faces that the project draws itself."""
+"""Disk -> batch: the data sets of the paper, and synthetic faces in their layouts."""
 
 from .affectnet import AffectNet, AffectNet7, AffectNet8
 from .base import FaceDataset

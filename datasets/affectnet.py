@@ -28,7 +28,7 @@ EXPRESSIONS = (
     "Anger",
     "Contempt",
 )
-# What else the csv files of the large release say: none, uncertain, no face.
+# What else the csv files of the 120 GB release say: none, uncertain, no face.
 OTHER_LABELS = (8, 9, 10)
 
 ANNOTATIONS, FOLDERS, CSV = "annotations", "folders", "csv"
@@ -139,7 +139,7 @@ class AffectNet8(FaceDataset):
             elif label < len(self.classes):
                 samples.append((folder / images[number], label))
             else:
-                self.left_out.append(folder / images[number])
+                self.unused.append(folder / images[number])
         self.set_samples(samples)
 
     def _reject_label(self, path: Path, label: int) -> None:
@@ -163,7 +163,7 @@ class AffectNet8(FaceDataset):
             if path is None or not self._good_row(labels[i], boxes[i], row):
                 continue
             if not 0 <= labels[i] < len(self.classes):
-                self.left_out.append(path)
+                self.unused.append(path)
             elif path not in present:
                 self.reject(
                     "missing",
@@ -194,7 +194,7 @@ class AffectNet8(FaceDataset):
             self.reject(
                 "label",
                 f"{row} has the expression {label:g}; expected 0 to {len(EXPRESSIONS) - 1} ("
-                f"{', '.join(EXPRESSIONS)}), or 8 to 10 for images to leave out",
+                f"{', '.join(EXPRESSIONS)}), or 8 to 10 for images of no expression",
             )
             return False
         # No picture is as large as the number that a pixel count may have; nan compares false.
@@ -318,9 +318,8 @@ class _Listings:
         return name in self.names[folder]
 
 
-def _read_csv(table: Path):
+def _read_csv(table: Path) -> pd.DataFrame:
     """The columns that are needed, numbers as float64 and nan where there is no number."""
-
     try:
         rows = pd.read_csv(table, skipinitialspace=True, usecols=lambda name: name in CSV_COLUMNS)
     except (ValueError, OSError, UnicodeDecodeError) as error:

@@ -134,6 +134,13 @@ def transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ transform[:, :2].T + transform[:, 2]
 
 
+def warp(image: Image.Image, transform: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """The image under a transform (2, 3), in a frame of `size` pixels; black beyond the image."""
+    # Pillow asks for each pixel of the frame where it comes from.
+    backward = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))[:2].ravel().tolist()
+    return image.transform(size, Image.Transform.AFFINE, backward, Image.Resampling.BICUBIC)
+
+
 def align(
     image: Image.Image, landmarks: np.ndarray, *, size: int = DEFAULT_SIZE, fit: str = "eyes"
 ) -> Image.Image:
@@ -141,7 +148,7 @@ def align(
 
     fit: "eyes" or "five", see `FITS`. What lies outside the picture is black.
 
-    Raises InputError for landmarks that are no face, or another fit.
+    Raises InputError for landmarks that are not those of a face, or another fit.
     """
     if fit not in FITS:
         raise InputError(f"fit is {fit!r}; expected one of {', '.join(FITS)}")
@@ -150,11 +157,7 @@ def align(
     shrink = 1 / math.sqrt(abs(np.linalg.det(FITS[fit](landmarks, size)[:, :2])))
     # A face larger than the crop is sampled finely first, then averaged, against aliasing.
     fine = size * min(16, max(1, math.ceil(shrink)))
-    forward = np.vstack([FITS[fit](landmarks, fine), (0, 0, 1)])
-    coefficients = np.linalg.inv(forward)[:2].ravel().tolist()
-    crop = image.transform(
-        (fine, fine), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-    )
+    crop = warp(image, FITS[fit](landmarks, fine), (fine, fine))
     return crop if fine == size else crop.resize((size, size), Image.Resampling.BOX)
 
 
@@ -176,7 +179,7 @@ def _checked(landmarks: np.ndarray) -> np.ndarray:
     if points.shape != (len(LANDMARKS), 2) or not np.isfinite(points).all():
         raise InputError(
             f"the landmarks have the shape {points.shape}"
-            f"{'' if np.isfinite(points).all() else ' and values that are no numbers'}; expected "
+            f"{'' if np.isfinite(points).all() else ' and values that are not finite'}; expected "
             f"five (x, y): {', '.join(LANDMARKS)}"
         )
     return points

@@ -23,9 +23,11 @@ Counts = tuple[int, ...]
 #: Decoders that are tried, by content and not by the file's name. Pillow knows more, of which one
 #: (EPS) starts another program and some (TGA) take noise for an image.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
-#: More is no face but a mistake, or an attack on the memory. From here on Pillow warns.
+#: Larger images are mistakes or decompression bombs. From this size on Pillow warns.
 MAX_PIXELS = 89_478_485
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
+#: `datasets.demo` leaves it beside its synthetic faces, and says in it which they are.
+DEMO_FILE = "demo.json"
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -34,7 +36,7 @@ def open_rgb(path: Path) -> Image.Image:
     Camera rotation (EXIF) is applied, 16-bit grey is scaled to 8 bits, transparency is laid on
     white, an animation gives its first frame.
 
-    Raises InputError that names the file where it is missing, truncated, no image or has more
+    Raises InputError that names the file where it is missing, truncated, not an image or has more
     than MAX_PIXELS.
     """
     try:
@@ -97,7 +99,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 class Problem(NamedTuple):
     """One entry of a data set that cannot be used."""
 
-    kind: str  # "missing", "label", "box", "path" or "empty"
+    kind: str  # "missing", "label", "box" or "path"
     message: str
 
 
@@ -141,24 +143,25 @@ class FaceDataset:
         """Read the labels of a split below `root`; images are opened when they are asked for.
 
         Raises InputError where the folder, its layout or an entry is wrong. With a list
-        `problems`, entries that are wrong are noted there and left out instead.
+        `problems`, entries that are wrong are noted there and not used instead.
         """
         if split not in self.splits:
             raise InputError(
                 f"{self.name} has no split {split!r}; expected one of {', '.join(self.splits)}"
             )
         self.root = Path(root)
+        self.folder = self.root  # the layout's own, where it may lie deeper than the root
         self.split = split
         self.transform = transform
         self.problems = problems
         if not self.root.is_dir():
             raise InputError(
-                f"data folder {self.root} does not exist or is no folder; give --data DIR with "
+                f"data folder {self.root} does not exist or is not a folder; give --data DIR with "
                 f"{self.name}: {self.layout_help()}"
             )
         self.samples: list[tuple[Path, int]] = []
         self.labels: list[int] = []
-        self.left_out: list[Path] = []  # listed files that are no samples, on purpose
+        self.unused: list[Path] = []  # images whose label is none of `classes`
         self._inside: set[Path] = set()  # folders and links found to lie where they may
         with _no_garbage_collection():
             self.load()
@@ -183,7 +186,7 @@ class FaceDataset:
 
     def _check_inside(self, path: Path) -> None:
         """Raises InputError where a link leads from an image folder to somewhere else."""
-        # A file that is no link lies where its folder does, and folders are few.
+        # A file that is not a link lies where its folder does, and folders are few.
         place = path if path.is_symlink() else path.parent
         if place in self._inside:
             return
@@ -222,7 +225,12 @@ class FaceDataset:
         return tuple(counts)
 
     def is_published(self) -> bool:
-        """Whether the images per class, or in all, are as published for this split."""
+        """Whether the images per class, or in all, are as published for this split.
+
+        Synthetic faces are not, however many there are.
+        """
+        if (self.folder / DEMO_FILE).exists():
+            return False
         counts = self.published_counts.get(self.split)
         if counts is None:
             return len(self) == self.published_totals.get(self.split)

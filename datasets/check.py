@@ -23,12 +23,12 @@ REPAIRS = {
     "missing": "unpack the archives again, or take the lines that list these images out",
     "label": "correct these labels, or take their images out of the list",
     "box": "correct these boxes, or take their rows out",
-    "path": "take these rows out; an image list has no business outside its folder",
+    "path": "take these rows out; a list may only name images in its folder",
     "unreadable": "fetch or unpack these files again",
     "not listed": "harmless; they are in no list or class folder and are not used",
     "across splits": "delete the copies in the training split, or the evaluation is too good",
-    "other label": "an image under two labels cannot be right twice; delete all copies but one",
-    "copies": "harmless, but these images count more than once; delete the copies if you mind",
+    "other label": "an image has one label; delete all copies but the right one",
+    "copies": "harmless, but these images count more than once; delete the copies to avoid that",
     "counts": "another release, a subset, or files missing; compare with the release's readme",
     "sizes": "are these the aligned faces? other crops change the accuracy by points",
 }
@@ -139,9 +139,9 @@ def _count(report: Report, dataset: FaceDataset) -> None:
 
 
 def _unlisted(splits: Sequence[FaceDataset]) -> Iterator[str]:
-    """Files in the image folders that are neither samples nor left out on purpose."""
+    """Files in the image folders that are neither samples nor images of other labels."""
     listed = {str(path) for dataset in splits for path, _ in dataset.samples}
-    listed |= {str(path) for dataset in splits for path in dataset.left_out}
+    listed |= {str(path) for dataset in splits for path in dataset.unused}
     folders = dict.fromkeys(folder for dataset in splits for folder in dataset.image_folders())
     for folder in folders:
         for place, inner, names in os.walk(folder):
@@ -174,10 +174,10 @@ def _look_kept(job: tuple[int, int]) -> Seen:
 
 
 def _look(splits: Sequence[FaceDataset], job: tuple[int, int]) -> Seen:
-    """Decode one image; what it is on disk, not as training sees it."""
+    """Decode one image; size and mode are those on disk, not what training sees."""
     dataset, index = splits[job[0]], job[1]
     try:
-        # A whole image first, so that one that cannot be used in training is found out.
+        # First as training reads it, which finds every image that training cannot use.
         image = dataset.read_image(index)
         path = dataset.samples[index][0]
         size, mode = image.size, "L"
@@ -273,7 +273,7 @@ def _headline(kind: str, found: Sequence[str], report: Report) -> str:
     return {
         "missing": f"{count:,} images listed but missing",
         "label": f"{count:,} labels out of range",
-        "box": f"{count:,} face boxes that are none",
+        "box": f"{count:,} face boxes that are invalid",
         "path": f"{count:,} entries that point outside the data folder",
         "unreadable": f"{count:,} images cannot be used",
         "not listed": f"{count:,} files present but not listed",

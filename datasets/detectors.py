@@ -1,7 +1,6 @@
 """Face detectors behind one call: an RGB picture -> the faces in it with five landmarks.
 
-Both come from packages of their own, the optional extra `align`; nothing here is imported until a
-detector is asked for.
+Both come from optional packages (requirements-align.txt), imported when a detector is asked for.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class FER2013(FaceDataset):
 
     def load(self) -> None:
         self.pixels: np.ndarray | None = None  # (N, 48, 48) uint8 where the csv is read
-        table = next((self.root / name for name in CSV_NAMES if (self.root / name).is_file()), None)
+        table = self.find_csv()
         folder = self.root / ("train" if self.split == "train" else "test")
         if table is not None and any((self.root / name).is_dir() for name in ("train", "test")):
             raise InputError(
@@ -81,11 +81,18 @@ class FER2013(FaceDataset):
             samples = [sample for sample in samples if sample[0].name.startswith(prefix)]
         self.set_samples(samples)
 
-    def _load_csv(self, table: Path) -> None:
+    def find_csv(self) -> Path | None:
+        """The csv with the faces, where there is one."""
+        return next((self.root / name for name in CSV_NAMES if (self.root / name).is_file()), None)
 
+    def usages(self) -> list[str]:
+        """What the split is called in the csv files."""
+        parts = ("public", "private") if self.split == "test" else (self.split,)
+        return [USAGE[part] for part in parts]
+
+    def _load_csv(self, table: Path) -> None:
         rows = read_csv(table)
-        usages = [USAGE[self.split]] if self.split != "test" else ["PublicTest", "PrivateTest"]
-        rows = rows[rows["Usage"].isin(usages)]
+        rows = rows[rows["Usage"].isin(self.usages())]
         emotions = rows["emotion"]
         labels = pd.to_numeric(emotions, errors="coerce").to_numpy()
         right = np.isin(labels, np.arange(len(self.classes)))
@@ -113,8 +120,7 @@ class FER2013(FaceDataset):
 
 
 def read_csv(table: Path, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> pd.DataFrame:
-    """A csv as a data frame; raises InputError where it is none or lacks one of the columns."""
-
+    """A csv as a data frame; raises InputError where it cannot be read or lacks a column."""
     try:
         # Blank lines count, so that the rows of messages are those of an editor.
         rows = pd.read_csv(table, skipinitialspace=True, skip_blank_lines=False)

@@ -17,7 +17,7 @@ from common.errors import InputError
 from common.flags import flag
 
 from .base import DatasetChoice, FaceDataset
-from .fer2013 import CSV_NAMES, FER2013, USAGE, decode_pixels, read_csv
+from .fer2013 import CSV_NAMES, FER2013, decode_pixels, read_csv
 
 EXPRESSIONS = (
     "neutral",
@@ -36,7 +36,7 @@ NO_LABEL = -1
 
 
 def majority_labels(votes: np.ndarray) -> np.ndarray:
-    """Labels (N,) from votes (N, 10) by the majority rule of FER+; NO_LABEL: image dropped.
+    """Labels (N,) from votes (N, 10) by the majority rule of FER+; NO_LABEL: image not used.
 
     A single vote counts as an outlier and is taken out. Then the choice with the most votes is
     the label if it holds more than half of the votes that are left; otherwise, or where it is
@@ -49,14 +49,13 @@ def majority_labels(votes: np.ndarray) -> np.ndarray:
 
 
 def vote_distribution(votes: np.ndarray) -> np.ndarray | None:
-    """Shares (8,) of the expressions in the votes (10,) on one image; None: image dropped.
+    """Shares (8,) of the expressions in the votes (10,) on one image; None: image not used.
 
     The rule with which Microsoft's code makes training targets for its "probability" and
     "cross-entropy" modes. Single votes are taken out. Choices are then taken in the order of
     their votes, equals together, until they hold three quarters of the votes or there are three.
-    Taking ends at "unknown" or "no face", which are not kept unless they come first; then the
-    image is dropped. So is one where more than three choices were taken, or where what was taken
-    holds no more than half of the votes.
+    Taking ends at "unknown" or "no face". The image is not used where nothing was taken before
+    that, where more than three choices were taken, or where these hold half of the votes or less.
     """
     votes = np.where(votes > 1, votes, 0).astype(np.float64)
     left, taken, gathered = votes.copy(), np.zeros_like(votes), 0.0
@@ -80,8 +79,8 @@ class FERPlus(FER2013):
 
     votes="majority" labels every image by `majority_labels`; votes="soft" gives the training
     split the target "soft_labels" of `vote_distribution` (and those images for which there is
-    one), and as label the expression with the largest share.
-    The other splits are always labelled by majority, as in Microsoft's code.
+    one), and as label the expression with the largest share. The other splits are always labelled
+    by majority, as in Microsoft's code.
     """
 
     name = "ferplus"
@@ -113,7 +112,7 @@ class FERPlus(FER2013):
 
     def load(self) -> None:
         self.pixels = None
-        table = next((self.root / name for name in CSV_NAMES if (self.root / name).is_file()), None)
+        table = self.find_csv()
         if table is not None and (self.root / ROWS_FILE).is_file():
             self.layout = "csv"
             self._load_rows(table, self.root / ROWS_FILE)
@@ -125,10 +124,6 @@ class FERPlus(FER2013):
                 f"{self.root} holds neither {CSV_NAMES[0]} with {ROWS_FILE} nor {IMAGES_FILE}; "
                 f"{self.name} is read from {self.layout_help()}"
             )
-
-    def usages(self) -> list[str]:
-        """What the split is called in the csv files."""
-        return ["PublicTest", "PrivateTest"] if self.split == "test" else [USAGE[self.split]]
 
     def _load_rows(self, table: Path, votes_table: Path) -> None:
         """fer2013.csv and fer2013new.csv: row i of one is row i of the other."""
@@ -154,11 +149,10 @@ class FERPlus(FER2013):
             i for i in np.flatnonzero(chosen) if self._exists(str(rows["image"].iloc[i]), i, table)
         ]
         kept = self._take_votes(votes[good])
-        images = rows["image"].iloc[np.array(good, dtype=int)[kept]]
-        self.samples = [
-            (self.root / str(image), label)
-            for image, label in zip(images, self.labels, strict=True)
-        ]
+        paths = [self.root / str(image) for image in rows["image"].iloc[good]]
+        self.unused = [path for path, use in zip(paths, kept, strict=True) if not use]
+        used = (path for path, use in zip(paths, kept, strict=True) if use)
+        self.samples = list(zip(used, self.labels, strict=True))
 
     def _exists(self, image: str, row: int, table: Path) -> bool:
         path = Path(image)
@@ -191,7 +185,7 @@ class FERPlus(FER2013):
         return labels != NO_LABEL
 
     def targets(self, index: int) -> dict[str, Tensor]:
-        """ "soft_labels": the shares (8,) of the votes, where the labels are soft."""
+        """The shares (8,) of the votes as "soft_labels", where the labels are soft."""
         return {} if self.shares is None else {"soft_labels": torch.from_numpy(self.shares[index])}
 
 
@@ -216,19 +210,18 @@ class FER2013Labels(DatasetChoice):
     def __call__(
         self, root: str | Path, split: str, transform: Callable[[Image.Image], Any] | None = None
     ) -> FaceDataset:
-        """A split of it; raises InputError for soft votes on labels that are none."""
+        """A split of it; raises InputError for soft votes with FER2013's own labels."""
         if self.labels == "ferplus":
             return FERPlus(root, split, transform, votes=self.votes)
         if self.votes != "majority":
             raise InputError(
-                "--votes soft needs --labels ferplus; FER2013's own labels are no votes"
+                "--votes soft needs --labels ferplus; FER2013's own labels are not votes"
             )
         return FER2013(root, split, transform)
 
 
-def _votes(rows: Any, table: Path) -> np.ndarray:
-    """The vote columns as (N, 10) numbers; raises InputError where one is no count."""
-
+def _votes(rows: pd.DataFrame, table: Path) -> np.ndarray:
+    """The vote columns as (N, 10) numbers; raises InputError where one is not a count."""
     columns = rows[list(VOTE_COLUMNS)]
     votes = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     wrong = ~((votes >= 0) & (votes == np.floor(votes)) & np.isfinite(votes)).all(axis=1)

@@ -34,13 +34,9 @@ class RAFDB(FaceDataset):
             f"{LABEL_FILE} (lines 'train_00001.jpg 5') and {IMAGE_FOLDER}/train_00001_aligned.jpg"
         )
 
-    def is_published(self) -> bool:
-        # Drawn faces can have the published counts; what draws them leaves a demo.json.
-        return super().is_published() and not (self._find_base() / "demo.json").exists()
-
     def load(self) -> None:
-        base = self._find_base()
-        folder = base / IMAGE_FOLDER
+        self.folder = self._find_folder()
+        label_file, folder = self.folder / LABEL_FILE, self.folder / IMAGE_FOLDER
         if not folder.is_dir():
             raise InputError(
                 f"{folder} does not exist; {self.name} needs the aligned faces (unpack "
@@ -49,34 +45,34 @@ class RAFDB(FaceDataset):
         # One listing instead of a question per file: the list names 15,339 of them.
         present = {path.name for path in folder.iterdir()}
         samples = []
-        for number, line in enumerate(_lines(base / LABEL_FILE), start=1):
+        for number, line in enumerate(_lines(label_file), start=1):
             if not line.strip():
                 continue
-            name, label = self._parse(line, base / LABEL_FILE, number)
+            name, label = self._parse(line, label_file, number)
             if not name.startswith(self.split):
                 continue
             if name not in present:
                 self.reject(
                     "missing",
-                    f"image {folder / name} does not exist, but line {number} of "
-                    f"{base / LABEL_FILE} lists it; unpack aligned.zip again",
+                    f"image {folder / name} does not exist, but line {number} of {label_file} "
+                    "lists it; unpack aligned.zip again",
                 )
             elif label is not None:
                 samples.append((folder / name, label))
         self.set_samples(samples)
 
-    def _find_base(self) -> Path:
+    def _find_folder(self) -> Path:
         """The official archive unpacks to basic/; the release's readers call it raf-basic/."""
-        for base in (self.root, self.root / "raf-basic", self.root / "basic"):
-            if (base / LABEL_FILE).is_file():
-                return base
+        for folder in (self.root, self.root / "raf-basic", self.root / "basic"):
+            if (folder / LABEL_FILE).is_file():
+                return folder
         raise InputError(
             f"{self.root / LABEL_FILE} not found (nor below raf-basic/ or basic/); {self.name} "
             f"is read from {self.layout_help()}"
         )
 
     def image_folders(self) -> list[Path]:
-        return [self._find_base() / IMAGE_FOLDER]
+        return [self.folder / IMAGE_FOLDER]
 
     def _parse(self, line: str, path: Path, number: int) -> tuple[str, int | None]:
         """A line of the label file -> (name of the aligned image, label from 0 or None)."""
@@ -111,7 +107,7 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is no text file ({error.reason} at byte {error.start})"
+            f"{path} is not a text file ({error.reason} at byte {error.start})"
         ) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error

@@ -20,7 +20,6 @@ class NormalizedTensor:
     """
 
     def __init__(self, size: int):
-
         self.size = size
         self._mean, self._std = (torch.tensor(values).repeat(size) for values in (MEAN, STD))
 
@@ -28,7 +27,6 @@ class NormalizedTensor:
         return f"NormalizedTensor({self.size})"
 
     def __call__(self, image: Image.Image) -> Tensor:
-
         rows = torch.from_numpy(np.asarray(image).astype(np.float32)).view(self.size, -1)
         rows.mul_(1 / 255).sub_(self._mean).div_(self._std)
         return rows.view(self.size, self.size, 3).permute(2, 0, 1)
@@ -36,7 +34,6 @@ class NormalizedTensor:
 
 def evaluation(size: int = 224) -> v2.Compose:
     """Resize to size x size (bilinear, as PIL does it), to a tensor, normalise."""
-
     return v2.Compose([v2.Resize((size, size)), NormalizedTensor(size)])
 
 
@@ -45,7 +42,6 @@ def rafdb_train(size: int = 224) -> v2.Compose:
 
     The padding of the crop is 32 pixels at the release's size of 224 and scales with `size`.
     """
-
     shifted = [
         v2.RandomRotation(20),
         v2.RandomCrop((size, size), padding=round(size * 32 / 224)),
@@ -63,7 +59,6 @@ def rafdb_train(size: int = 224) -> v2.Compose:
 
 def affectnet_train(size: int = 224) -> v2.Compose:
     """AffectNet's: flip, mostly turn, shift and shrink, erase a rectangle."""
-
     return v2.Compose(
         [
             *_flip_and_affine(size, p=0.7),
@@ -75,12 +70,10 @@ def affectnet_train(size: int = 224) -> v2.Compose:
 
 def sfew_train(size: int = 224) -> v2.Compose:
     """SFEW's: AffectNet's affine transform half the time, and no erasing."""
-
     return v2.Compose([*_flip_and_affine(size, p=0.5), NormalizedTensor(size)])
 
 
 def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
-
     affine = v2.RandomAffine(20, translate=(0.2, 0.2), scale=(0.8, 1.0))
     return [
         v2.Resize((size, size)),
@@ -91,7 +84,6 @@ def _flip_and_affine(size: int, p: float) -> list[v2.Transform]:
 
 def fer2013_train(size: int = 224) -> v2.Compose:
     """Ours for FER2013, whose faces are loosely cropped: flip, small affine, erase."""
-
     return v2.Compose(
         [
             v2.Resize((size, size)),

@@ -36,6 +36,7 @@ from .run_folder import BEST, LAST
 #: What a checkpoint needs to be resumed, and what kind each part is.
 PARTS = {
     "iter": int,
+    "training_images": int,
     "metrics": list,
     "settings": dict,
     "random_states": dict,
@@ -77,7 +78,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("model_state_dict"), dict):
         names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
         raise InputError(
-            f"{path} is no checkpoint: it has no dict model_state_dict, but {names}; expected "
+            f"{path} is not a checkpoint: it has {names} instead of model_state_dict; expected "
             "a file that a train script wrote or one of the release"
         )
     return content
@@ -100,8 +101,9 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         if path.exists():
             found[path] = load_checkpoint(path)
             for name, kind in PARTS.items():
-                if type(found[path].get(name)) is not kind:
-                    raise InputError(f"{path} cannot be resumed: its {name} is no {kind.__name__}")
+                value = found[path].get(name)
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    raise InputError(f"{path} cannot be resumed: its {name} is not a {kind.__name__}")
     if not found:
         return None
     path = max(found, key=lambda path: found[path]["iter"])
@@ -137,7 +139,7 @@ def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
         if type(before) is not type(value) or before != value:
             found.append(f"--{name.replace('_', '-')} was {before}, is now {value}")
     unknown = [str(name) for name in theirs if name not in fields]
-    return found + [f"--{name.replace('_', '-')} is no flag of this version" for name in unknown]
+    return found + [f"--{name.replace('_', '-')} is not a flag of this version" for name in unknown]
 
 
 def restore(run: Any, checkpoint: dict[str, Any]) -> None:
@@ -145,7 +147,7 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
 
     Raises InputError where a name, a shape or a type is not what this run would have written.
     """
-    own, images = content_of(run), checkpoint.get("training_images")
+    own, images = content_of(run), checkpoint["training_images"]
     if images != own["training_images"]:
         raise InputError(
             f"{run.folder} was trained on {images} images, {run.dataset.root} now gives "
@@ -161,8 +163,9 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])
         restore_random_states(checkpoint["random_states"])
-        run.epoch, run.rows = checkpoint["iter"], checkpoint["metrics"]
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        run.epoch = run.saved = checkpoint["iter"]
+        run.rows = checkpoint["metrics"]
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"

@@ -27,7 +27,7 @@ from common.signals import stop_asked
 
 from .distributed import World
 from .recipe import Recipe
-from .speed import MEMORY_FORMAT, kept_in_memory
+from .speed import MEMORY_FORMAT, cache_images
 
 #: The images that --holdout and --limit choose are the same for every seed of a comparison.
 SUBSET_SEED = 0
@@ -212,11 +212,11 @@ def make_loaders(
     parts = [(train_set, chosen), (test_set, tested)]
     datasets = [train_set, test_set]
     if recipe.cache == "auto":
-        datasets, text = kept_in_memory(parts, processes=world.local_size)
+        datasets, text = cache_images(parts, processes=world.local_size)
         print(text, flush=True)
     images, tests = (SeededImages(d, i) for d, (_, i) in zip(datasets, parts, strict=True))
-    labels = zlib.crc32(repr((images.labels, tests.labels)).encode())
-    world.check_same("data", f"{len(images)} and {len(tests)} images, labels {labels:08x}")
+    sums = {"labels (CRC)": zlib.crc32(repr((images.labels, tests.labels)).encode())}
+    world.check_same("data", {"training images": len(images), "tests": len(tests), **sums})
     order = partial(recipe.sampling, images.labels)
     share = {"share": world.share}
     training = TrainingBatches(
@@ -251,7 +251,6 @@ def _leave_signals_to_the_main_process(_worker: int) -> None:
     # Ctrl-C and a closed terminal reach workers as well; torch ends them with the main process.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def batches_on(

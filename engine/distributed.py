@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,14 @@ class World:
             dist.broadcast_object_list(made, src=0)
         return made[0]
 
-    def check_same(self, what: str, value: Any) -> None:
-        """Raises InputError in a process whose value is not the first one's."""
-        first = self.broadcast_from_first(lambda: value)
-        if value != first:
+    def check_same(self, what: str, values: Mapping[str, Any]) -> None:
+        """Raises InputError in a process whose values, by name, are not those of the first."""
+        first = self.broadcast_from_first(lambda: values)
+        other = [f"{k} {v}, there {first.get(k)}" for k, v in values.items() if v != first.get(k)]
+        if other:
             raise InputError(
-                f"process {self.rank} of {self.size} has other {what} than the first: {value}, "
-                f"there {first}; every process needs the same command and the same data"
+                f"process {self.rank} of {self.size} has other {what} than the first: "
+                f"{'; '.join(other)}; every process needs the same command and the same data"
             )
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ class World:
         dist.all_gather_object(parts, rows)
         return torch.cat(parts)
 
-    def take_over_statistics(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give every process the first one's buffers: the running statistics of BatchNorm."""
         if self.size > 1:
             for buffer in network.buffers():
@@ -133,11 +134,10 @@ class ShareOfBatch(nn.Module):
 
     def forward(self, output: Any, batch: Batch) -> Any:
         loss = self.criterion(output, batch)
-        images = torch.tensor(float(len(batch)), device=batch.labels.device)
-        whole = images.clone()
+        whole = torch.tensor(len(batch), device=batch.labels.device)
         dist.all_reduce(whole)
-        factor = dist.get_world_size() * images / whole
-        loss.total.register_hook(lambda gradient: gradient * factor)
+        factor = dist.get_world_size() * len(batch) / whole.double()
+        loss.total.register_hook(lambda gradient: gradient * factor.to(gradient.dtype))
         return loss
 
 
@@ -179,7 +179,11 @@ def join_processes(device_name: str) -> Iterator[World]:
         if name.startswith("cuda"):
             torch.cuda.set_device(world.local_rank)
         try:
-            dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
+            store, rank, size = next(dist.rendezvous("env://"))
+            # torchrun keeps its store over --max-restarts, with addresses of dead processes in it.
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            backend = "nccl" if name.startswith("cuda") else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
             yield world
             dist.barrier()
             dist.destroy_process_group()

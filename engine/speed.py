@@ -140,7 +140,7 @@ def cache_bytes(dataset: Any, images: int) -> int | None:
     return images * height * width * 3
 
 
-def kept_in_memory(
+def cache_images(
     parts: Sequence[tuple[Any, Sequence[int]]], *, processes: int = 1
 ) -> tuple[list[Any], str]:
     """Data sets with their images in memory where all fit, and a line that says what was done.

@@ -71,6 +71,7 @@ class Run:
     optimizer: Optimizer
     scheduler: LRScheduler
     epoch: int = 0  # epochs done
+    saved: int = 0  # and written
     rows: list[dict[str, float]] = field(default_factory=list)  # metrics.csv
     skipped: Skipped = field(default_factory=Skipped)  # images, of the epoch that runs
 
@@ -105,7 +106,7 @@ def train(recipe: Recipe) -> None:
     """
     folder = recipe.run_folder()
     with join_processes(recipe.device) as world, run_lock(folder) if world.first else nullcontext():
-        world.check_same("settings", settings(recipe))
+        world.check_same("settings", settings(recipe, result_only=True))
         if world.first:
             check_free(folder, resume=recipe.resume)
         checkpoint = world.broadcast_from_first(lambda: checkpoint_to_resume(folder, recipe))
@@ -122,8 +123,8 @@ def train(recipe: Recipe) -> None:
             while run.epoch < recipe.epochs:
                 run_epoch(run)
         except Stopped as stopped:
-            stopped.advice = f"{run.epoch} of {recipe.epochs} epochs are in {folder}; go on with "
-            stopped.advice += "the same command and --resume"
+            done = f"{run.saved} of {recipe.epochs} epochs are in {folder}; " if world.first else ""
+            stopped.advice = f"{done}go on with the same command and --resume"
             raise
         best, last = run.best_row(), run.rows[-1]
         print(
@@ -182,6 +183,7 @@ def run_epoch(run: Run) -> None:
     run.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
     if run.world.first:
         save(run)
+    run.saved = epoch
     seconds = time.perf_counter() - started
     terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
     print(
@@ -197,11 +199,7 @@ def run_epoch(run: Run) -> None:
 @reporting_compiler_errors()
 def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     """Take the steps of one epoch; returns the means of the loss and of its terms."""
-    network, criterion, optimizer = (
-        run.ddp_network.train(),
-        run.ddp_criterion.train(),
-        run.optimizer,
-    )
+    network, criterion = run.ddp_network.train(), run.ddp_criterion.train()
     run.training.batch_sampler.epoch = epoch
     log = LossLog(run.device, run.dataset.describe)
     skipped = run.skips(run.skipped.training)
@@ -210,9 +208,9 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
             with autocast(run.device, run.bf16):
                 output = network(batch.images)
             loss = criterion(output, batch)
-            optimizer.zero_grad(set_to_none=True)
+            run.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
-            optimizer.step()
+            run.optimizer.step()
             log.add(loss, batch)
             bar.set_postfix(log.shown(), refresh=False)
             bar.update(len(batch) * run.world.size)
@@ -221,7 +219,7 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
 
 def evaluate(run: Run, epoch: int) -> Metrics:
     """The metrics of the evaluated split, after an epoch."""
-    run.world.take_over_statistics(run.network)
+    run.world.broadcast_buffers(run.network)
     fast = run.recipe.fast
     logits, labels, _ = predict(
         run.recipe.method.fast(run.network, run.device) if fast else run.network,

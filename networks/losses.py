@@ -27,14 +27,14 @@ VARIANCE_FLOOR = 1e-4
 
 
 class AffinityLoss(nn.Module):
-    """Affinity loss (Eq. 2): distance to the class centre over the variance among centres.
+    """Affinity loss (Eq. 2): distance to the class center over the variance among centers.
 
-    With pooled features x_i and centres c (classes, feature_dim), learned by the optimiser:
+    With pooled features x_i and centers c (classes, feature_dim), learned by the optimiser:
 
         L = 1/B sum_i ||x_i - c_{y_i}||^2 / sum_d var_j(c_jd)
 
     The division by the batch size, the average pooling and the unbiased variance are the
-    release's reading. The divisor is differentiated, so the centres are driven apart.
+    release's reading. The divisor is differentiated, so the centers are driven apart.
 
     Raises ValueError for fewer than 2 classes (their variance does not exist).
     """
@@ -43,7 +43,7 @@ class AffinityLoss(nn.Module):
         super().__init__()
         if num_classes < 2:
             raise ValueError(
-                f"num_classes is {num_classes}; the variance among centres needs at least 2"
+                f"num_classes is {num_classes}; the variance among centers needs at least 2"
             )
         self.centers = nn.Parameter(torch.randn(num_classes, feature_dim))
 
@@ -55,13 +55,13 @@ class AffinityLoss(nn.Module):
 
 
 class CenterLoss(nn.Module):
-    """Center loss, what Table 1 compares affinity with: distance to the class centre alone.
+    """Center loss, what Table 1 compares affinity with: distance to the class center alone.
 
-    With pooled features x_i and centres c (classes, feature_dim), learned by the optimiser:
+    With pooled features x_i and centers c (classes, feature_dim), learned by the optimiser:
 
         L = 1/B sum_i ||x_i - c_{y_i}||^2
 
-    It is Eq. 2 without the division, so nothing drives the centres apart and the value is some
+    It is Eq. 2 without the division, so nothing drives the centers apart and the value is some
     500 times larger; weigh it accordingly.
     """
 
@@ -76,7 +76,7 @@ class CenterLoss(nn.Module):
 
 
 def squared_distance(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """Mean over the batch of the squared distance of pooled features to their class centre.
+    """Mean over the batch of the squared distance of pooled features to their class center.
 
     features (B, D, h, w) or (B, D), labels (B,) in 0..classes-1, centers (classes, D); a scalar.
     """

@@ -32,7 +32,7 @@ def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 
     dtype: float32, or bfloat16 to compute what the network computes under autocast. For another
     one, and where torch has no oneDNN or the CPU no bfloat16, the network is left as it is.
-    Weights that were packed are no parameters any more and cannot be moved, saved or trained.
+    Packed weights are not parameters: they cannot be moved, saved or trained.
     """
     if can_pack(dtype):
         _pack(network, dtype)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
+from torch import nn
 
 from common.errors import InputError
+from common.progress import progress_bar
+from datasets import FaceDataset
+from engine.data import SeededImages, evaluation_loader, stratified_order
+from engine.evaluate import pooled_features
 
 PERPLEXITY = 30.0
 
@@ -19,6 +25,18 @@ class Embedding(NamedTuple):
     points: np.ndarray  # (N, 2)
     features_silhouette: float  # in the space of the features
     points_silhouette: float  # in the plane
+
+
+def sampled_features(
+    network: nn.Module, dataset: FaceDataset, device: torch.device, *, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pooled FCN features (N, D) and labels (N,) of `count` images, the classes in proportion."""
+    chosen = sorted(stratified_order(dataset.labels, seed)[:count])
+    images = SeededImages(dataset, chosen)
+    loader = evaluation_loader(images, 64, workers=0, device=device)
+    bar = progress_bar(len(images), "features")
+    features = pooled_features(network.to(device), loader, device, progress=bar)
+    return features.numpy(), np.array(images.labels)
 
 
 def embed(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Embedding:

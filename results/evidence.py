@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from engine.evaluate import Predictions
 from networks import DAN
 from networks.attention import map_overlaps, spatial_maps
 
-BATCH = 16  # images at a time; gradients and feature maps of more would only take memory
+BATCH = 8  # images at a time: Grad-CAM++ keeps the whole graph of them
 
 
 class Mistake(NamedTuple):
@@ -31,6 +32,12 @@ class Mistake(NamedTuple):
     def prediction(self) -> int:
         """The class that it was taken for."""
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+
+    @property
+    def others(self) -> list[int]:
+        """The two likeliest classes besides that one and the label."""
+        order = sorted(range(len(self.probabilities)), key=lambda i: -self.probabilities[i])
+        return [i for i in order if i not in (self.prediction, self.label)][:2]
 
 
 class Look(NamedTuple):
@@ -83,22 +90,22 @@ def attention_of(
     The data set's transform makes the network's input.
     """
     network = network.to(device).eval()
-    maps = torch.cat(
-        [
-            spatial_maps(network, inputs_of(dataset, indices[start : start + BATCH], device)).cpu()
-            for start in range(0, len(indices), BATCH)
-        ]
-    )
+    inputs = [dataset[index].image for index in indices]
+    maps = in_batches(inputs, device, partial(spatial_maps, network))
     shown = [
-        Look(dataset.read_image(i), source_of(dataset, i), dataset.labels[i], heads.float().numpy())
+        Look(dataset.read_image(i), source_of(dataset, i), dataset.labels[i], heads.numpy())
         for i, heads in zip(indices[:looks], maps, strict=False)
     ]
     return Attention(shown, map_overlaps(maps).nanmean(dim=0).tolist(), len(indices))
 
 
-def inputs_of(dataset: Any, indices: Sequence[int], device: torch.device) -> Tensor:
-    """Images of a data set as a batch (B, 3, S, S) on the device."""
-    return torch.stack([dataset[index][0] for index in indices]).to(device)
+def in_batches(
+    images: Sequence[Tensor], device: torch.device, call: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What `call` makes of images (3, S, S), a batch at a time on the device; on the CPU."""
+    starts = range(0, len(images), BATCH)
+    batches = (torch.stack(list(images[start : start + BATCH])) for start in starts)
+    return torch.cat([call(batch.to(device)).float().cpu() for batch in batches])
 
 
 def classes_in_turn(labels: Sequence[int], count: int, seed: int) -> list[int]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import train_affectnet
+import train_fer2013
+import train_rafdb
+import train_sfew
 from common.errors import InputError
+from engine.recipe import Recipe, parse_flags
 
 
 class Variant(NamedTuple):
@@ -103,23 +107,19 @@ TABLES = (
 class Script(NamedTuple):
     """The train script of a data set."""
 
-    module: str
+    name: str
+    recipe: Recipe
     flags: Mapping[str, Any]  # that choose the data set
 
 
 SCRIPTS = {
-    "rafdb": Script("train_rafdb", {}),
-    "affectnet8": Script("train_affectnet", {"classes": "8"}),
-    "affectnet7": Script("train_affectnet", {"classes": "7"}),
-    "sfew": Script("train_sfew", {}),
-    "fer2013": Script("train_fer2013", {"labels": "fer2013"}),
-    "ferplus": Script("train_fer2013", {"labels": "ferplus"}),
+    "rafdb": Script("train_rafdb.py", train_rafdb.RECIPE, {}),
+    "affectnet8": Script("train_affectnet.py", train_affectnet.RECIPE, {"classes": "8"}),
+    "affectnet7": Script("train_affectnet.py", train_affectnet.RECIPE, {"classes": "7"}),
+    "sfew": Script("train_sfew.py", train_sfew.RECIPE, {}),
+    "fer2013": Script("train_fer2013.py", train_fer2013.RECIPE, {"labels": "fer2013"}),
+    "ferplus": Script("train_fer2013.py", train_fer2013.RECIPE, {"labels": "ferplus"}),
 }
-
-
-def recipe_of(dataset: str) -> Any:
-    """The recipe of a data set's train script."""
-    return importlib.import_module(SCRIPTS[dataset].module).RECIPE
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
@@ -128,9 +128,14 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
     return [word for pair in words for word in pair]
 
 
+def recipe_with(dataset: str, arguments: Sequence[str]) -> Recipe:
+    """What a data set's train script makes of a command line; raises InputError."""
+    return parse_flags(SCRIPTS[dataset].recipe, "", arguments)
+
+
 def train_command(dataset: str, arguments: Sequence[str]) -> str:
     """A run of a data set's train script as a user would start it."""
-    return shlex.join(["python", f"{SCRIPTS[dataset].module}.py", *arguments])
+    return shlex.join(["python", SCRIPTS[dataset].name, *arguments])
 
 
 def row_settings(dataset: str, variant: Variant, seed: int, runs: Path) -> dict[str, Any]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from common.errors import InputError
 
 from .runs import FinishedRun
 from .tables import Spread, grouped
 
-BATCH = 8  # images at a time; Grad-CAM++ keeps the whole graph of them
 HeadsPanels = dict[str, dict[str, dict[int, list[float]]]]
 
 
@@ -27,7 +24,6 @@ def heads_panels(runs: Sequence[FinishedRun]) -> HeadsPanels:
 
     Raises InputError where no runs can be compared.
     """
-
     panels: HeadsPanels = {}
     for group in grouped(runs):
         counts = sorted({run.settings.get("heads") or 0 for run in group.runs} - {0})
@@ -45,15 +41,14 @@ def heads_panels(runs: Sequence[FinishedRun]) -> HeadsPanels:
             }
     if not panels:
         raise InputError(
-            f"{len(runs)} finished runs, but none that differ in the number of heads and seed "
-            "alone; train some with --heads, or with: python -m tools.reproduce fig5"
+            f"finished runs: {len(runs)}, but no two that differ in nothing but the number of "
+            "heads; train some with --heads, or with: python -m tools.reproduce fig5"
         )
     return panels
 
 
 def heads_lines(panels: HeadsPanels) -> list[str]:
     """Figure 5's numbers as text."""
-
     lines = []
     for title, series in panels.items():
         lines.append(title)
@@ -71,7 +66,6 @@ def image_files(places: Sequence[Path], count: int) -> list[Path]:
 
     Raises InputError for a place that does not exist and where there is no image.
     """
-
     known = Image.registered_extensions()
     files: list[Path] = []
     for place in places:
@@ -84,35 +78,24 @@ def image_files(places: Sequence[Path], count: int) -> list[Path]:
     return files[:count]
 
 
-def in_batches(
-    network: nn.Module,
-    images: Sequence[Tensor],
-    device: torch.device,
-    take_maps: Callable[[nn.Module, Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and maps (N, k, h, w) of images (3, S, S), a few at a time; on the CPU."""
+def read_confusion(path: Path) -> tuple[list[list[float]], list[str], str]:
+    """(fractions (C, C), class names, title) from a file of `eval.py --json`.
 
-    logits, maps = [], []
-    for start in range(0, len(images), BATCH):
-        batch = torch.stack(list(images[start : start + BATCH])).to(device)
-        with torch.no_grad():
-            logits.append(network(batch).logits.float().cpu())
-        maps.append(take_maps(network, batch).float().cpu())
-    return torch.cat(logits), torch.cat(maps)
-
-
-def confusion_from_json(content: Any, source: Path) -> tuple[list[list[float]], list[str], str]:
-    """(fractions (C, C), class names, title) of what `eval.py --json` wrote; raises InputError."""
+    Raises InputError where it is missing or something else.
+    """
     try:
+        content = json.loads(path.read_text(encoding="utf-8"))
         fractions = np.array(content["confusion_matrix"], dtype=np.float64)
         classes = [str(name) for name in content["classes"]]
-        words = [str(content[key]) for key in ("checkpoint", "dataset", "split")]
+        checkpoint, dataset, split = (str(content[k]) for k in ("checkpoint", "dataset", "split"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{source} is not what eval.py --json writes ({error!r})") from error
+        raise InputError(f"{path} is not what eval.py --json writes ({error!r})") from error
     shares = ((fractions >= 0) & (fractions <= 1)).all()
     if fractions.shape != (len(classes), len(classes)) or not classes or not shares:
         raise InputError(
-            f"{source}: {len(classes)} classes, but a confusion matrix of shape {fractions.shape} "
+            f"{path}: {len(classes)} classes, but a confusion matrix of shape {fractions.shape} "
             "that is none of fractions; expected what eval.py --json writes"
         )
-    return fractions.tolist(), classes, f"{Path(words[0]).name} on {words[1]} {words[2]}"
+    return fractions.tolist(), classes, f"{Path(checkpoint).name} on {dataset} {split}"

@@ -1,16 +1,15 @@
-"""The metrics of an evaluation as text, and the confusion matrix as a picture."""
+"""The metrics of an evaluation as text, and the confusion matrix as a figure."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from common.files import write_whole
 from engine.evaluate import Metrics
+
+from .text import without_math
 
 
 def metrics_text(metrics: Metrics, classes: Sequence[str]) -> str:
@@ -40,21 +39,10 @@ def metrics_text(metrics: Metrics, classes: Sequence[str]) -> str:
     return "\n".join([*lines, "", *_matrix_lines(metrics, classes, width)])
 
 
-def save_confusion_picture(
-    path: Path, fractions: Sequence[Sequence[float]], classes: Sequence[str], title: str
-) -> None:
-    """Write `confusion_figure` as a PNG."""
-    buffer = io.BytesIO()
-    confusion_figure(fractions, classes, title).savefig(buffer, format="png", dpi=150)
-    write_whole(path, lambda stream: stream.write(buffer.getvalue()))
-
-
 def confusion_figure(
     fractions: Sequence[Sequence[float]], classes: Sequence[str], title: str
 ) -> Figure:
     """A confusion matrix (C, C), fractions of each true class, as a matplotlib figure."""
-    # Figure instead of pyplot: no window system and no global state are touched.
-
     size = 2.2 + 0.72 * len(classes)
     figure = Figure(figsize=(size + 0.6, size), layout="constrained")
     axes = figure.add_subplot()
@@ -71,12 +59,12 @@ def confusion_figure(
                 fontsize=9,
                 color="white" if value > 55 else "black",
             )
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    names = [without_math(name) for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class")
-    # A file's name with two dollar signs is no formula.
-    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_title(without_math(title), fontsize=10)
     figure.colorbar(image, ax=axes, label="% of the true class", fraction=0.046)
     return figure
 

@@ -16,6 +16,8 @@ from PIL import Image
 from common.errors import InputError
 from common.files import make_folder, write_whole
 
+from .text import without_math
+
 #: For classes, runs and series; readable in grey and by most colour-blind people (Wong, 2011).
 COLORS = (
     "#0072b2",
@@ -30,13 +32,14 @@ COLORS = (
 MAP_COLORS = "turbo"
 MAP_OPACITY = 0.5
 SHEET_SIDE = 240  # pixels of an image in a sheet at 150 dpi
+CAPTION_HEIGHT = 0.2  # inches below a row of a sheet
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png (150 dpi) and `stem`.pdf, making the folder; returns both paths."""
+def save_figure(figure: Figure, stem: Path, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write `stem`.png (150 dpi) and `stem`.pdf, making the folder; returns the paths."""
     make_folder(stem.parent)
     written = []
-    for kind in ("png", "pdf"):
+    for kind in kinds:
         # Without the time of writing, equal figures are equal files.
         extra = {"metadata": {"CreationDate": None}} if kind == "pdf" else {}
         buffer = io.BytesIO()
@@ -82,11 +85,13 @@ def map_sheet(
             axes.set_axis_off()
             if row == 0 and column:
                 axes.set_title(f"head {column}", fontsize=9)
-        # Under the row, from its left edge, since class names are wider than a picture.
-        grid[row][0].text(
-            0, -0.03, plain(captions[row]), transform=grid[row][0].transAxes, fontsize=8, va="top"
-        )
-    figure.suptitle(plain(title), fontsize=10)
+        # Under the row and beyond the picture, which is narrower than class names.
+        axes, caption = grid[row][0], without_math(captions[row])
+        text = axes.text(0, -0.04, caption, transform=axes.transAxes, fontsize=8, va="top")
+        text.set_in_layout(False)
+    below = CAPTION_HEIGHT / 2 / figure.get_figheight()  # the last row's
+    figure.get_layout_engine().set(h_pad=CAPTION_HEIGHT / 2, rect=(0, below, 1, 1 - below))
+    figure.suptitle(without_math(title), fontsize=10)
     return figure
 
 
@@ -102,15 +107,15 @@ def embedding_figure(
         for label, class_name in enumerate(classes):
             chosen = points[labels == label]
             color = COLORS[label % len(COLORS)]
-            axes.scatter(*chosen.T, s=9, color=color, linewidths=0, label=plain(class_name))
-        axes.set_title(plain(name), fontsize=10)
+            axes.scatter(*chosen.T, s=9, color=color, linewidths=0, label=without_math(class_name))
+        axes.set_title(without_math(name), fontsize=10)
         # The coordinates of t-SNE have no meaning of their own.
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=2.5, fontsize=9)
-    figure.suptitle(plain(title), fontsize=11)
+    figure.suptitle(without_math(title), fontsize=11)
     return figure
 
 
@@ -131,14 +136,14 @@ def heads_figure(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]
             shift = 0.06 * (place - (len(series) - 1) / 2)
             style = {"marker": "os^D"[place % 4], "color": COLORS[place % len(COLORS)]}
             places = [k + shift for k in heads]
-            axes.errorbar(places, means, spread, capsize=4, label=plain(name), **style)
+            axes.errorbar(places, means, spread, capsize=4, label=without_math(name), **style)
         first = next(iter(series.values()))
         axes.set_xticks(sorted(first), [f"{k}\n{_seeds(first[k])}" for k in sorted(first)])
         axes.set_xlabel("number of heads")
         axes.set_ylabel("accuracy, %")
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize=9)
-        axes.set_title(plain(title), fontsize=10)
+        axes.set_title(without_math(title), fontsize=10)
     return figure
 
 
@@ -160,7 +165,7 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Fig
     for place, (name, rows) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in rows]
         style = {"color": COLORS[place % len(COLORS)], "marker": "o", "markersize": 3}
-        loss.plot(epochs, [row["loss"] for row in rows], label=plain(name), **style)
+        loss.plot(epochs, [row["loss"] for row in rows], label=without_math(name), **style)
         for metric, line in (("accuracy", "-"), ("mean_class_accuracy", "--")):
             values = [100 * row[metric] for row in rows]
             scores.plot(epochs, values, line, label=f"{metric.replace('_', ' ')}", **style)
@@ -173,9 +178,3 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Fig
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", fontsize=9)
     scores.legend(scores.lines[:2], ["accuracy", "mean class accuracy"], fontsize=9)
     return figure
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib draws as it stands: a pair of dollar signs would start a formula."""
-    # File names may hold bytes that are no text; they come as lone surrogates.
-    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from datasets import DATASETS
 from engine.checkpoint import differences
-from engine.recipe import Recipe, parse_flags
+from engine.recipe import Recipe
 from engine.run_folder import LAST
 
 from .experiments import (
@@ -17,14 +18,14 @@ from .experiments import (
     SCRIPTS,
     Table,
     as_flags,
-    recipe_of,
+    recipe_with,
     row_settings,
     train_command,
 )
 from .runs import read_run
 
-#: The first step of the FER2013 recipe (see train_fer2013.py): the trunk of every row.
-TRUNK = {
+#: The first step of the FER2013 recipe (see train_fer2013.py): the backbone of every row.
+BACKBONE = {
     "arch": "resnet18",
     "pretrained": "none",
     "epochs": 12,
@@ -32,7 +33,7 @@ TRUNK = {
     "lr": 0.001,
     "seed": 0,
 }
-NEEDS_TRUNK = ("fer2013", "ferplus")
+NEEDS_BACKBONE = ("fer2013", "ferplus")
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,8 @@ class Planned:
         done = read_run(self.folder) if (self.folder / "config.json").exists() else None
         if done is None:
             return False
-
         held = {"recipe": self.recipe.name, "settings": done.settings}
-        differing = differences(held, self.recipe)
-        if differing:
+        if differing := differences(held, self.recipe):
             raise InputError(
                 f"{self.folder} was run with other settings: {'; '.join(differing)}; keep the "
                 "runs of each protocol in a folder of their own: --runs DIR"
@@ -76,7 +75,7 @@ def make_plan(
     *,
     only: Sequence[str] | None = None,
 ) -> list[Planned]:
-    """Every run that the tables need, each once: trunks first, then seed by seed.
+    """Every run that the tables need, each once: backbones first, then seed by seed.
 
     only: names of the variants to keep (None: all).
 
@@ -93,10 +92,10 @@ def make_plan(
         rows = [row for table, on in tables if on == dataset for row in table.rows]
         rows = [row for row in rows if only is None or row.variant.name in only]
         shared = list(extra)
-        if dataset in NEEDS_TRUNK and "--pretrained" not in extra:
-            trunk = runs / dataset / "trunk"
-            found[trunk] = _planned(dataset, extra, {**TRUNK, "output": trunk})
-            shared += ["--pretrained", str(trunk / LAST)]
+        if dataset in NEEDS_BACKBONE and "--pretrained" not in extra:
+            backbone = runs / dataset / "backbone"
+            found[backbone] = _planned(dataset, extra, {**BACKBONE, "output": backbone})
+            shared += ["--pretrained", str(backbone / LAST)]
         for seed in range(seeds):
             for row in rows:
                 given = row_settings(dataset, row.variant, seed, runs)
@@ -115,7 +114,15 @@ def _check_extra(extra: Sequence[str]) -> None:
 
 
 def _planned(dataset: str, shared: Sequence[str], given: Mapping[str, Any]) -> Planned:
-    script = SCRIPTS[dataset]
-    arguments = [*as_flags(script.flags), *shared, *as_flags(given)]
-    recipe = parse_flags(recipe_of(dataset), "", arguments)
-    return Planned(dataset, Path(given["output"]), arguments, recipe)
+    arguments = [*as_flags(SCRIPTS[dataset].flags), *shared, *as_flags(given)]
+    return Planned(dataset, Path(given["output"]), arguments, recipe_with(dataset, arguments))
+
+
+def published_sizes(dataset: str) -> tuple[int, int]:
+    """Images of the training and of the evaluated split, as published."""
+    kind = DATASETS[dataset]
+    sizes = []
+    for split in ("train", kind.evaluated_split):
+        counts = kind.published_counts.get(split)
+        sizes.append(sum(counts[0]) if counts else kind.published_totals[split])
+    return sizes[0], sizes[1]

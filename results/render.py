@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .runs import FinishedRun
-from .tables import Line, Printed, left_out
+from .tables import Line, Printed, in_no_table
 
 HEAD = ("method", "paper", "last epoch", "best epoch", "95 % interval", "mean class", "seeds")
 
@@ -62,10 +62,10 @@ def remarks(
 ) -> list[str]:
     """Lines on runs that the tables do not show."""
     lines = []
-    rest = left_out(finished, tables)
+    rest = in_no_table(finished, tables)
     if rest:
         lines.append(
-            f"finished runs that are in no table (trunks, single rows, other combinations of "
+            "finished runs that are in no table (backbones, single rows, other combinations of "
             f"flags): {len(rest)}, the first is {rest[0].folder}"
         )
     if unfinished:

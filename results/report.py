@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,26 @@ from torch import nn
 from engine.evaluate import Predictions
 from networks import DAN
 
-from .evidence import attention_of, classes_in_turn, worst_mistakes
-from .page import Report
+from .evidence import Attention, Mistake, attention_of, classes_in_turn, worst_mistakes
 from .runs import read_metrics
 
 MISTAKES = 12
 LOOKS = 6  # images with their maps
 MEASURED = 64  # images that the heads' overlap is the mean of
 SEED = 0  # which images those are
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page says."""
+
+    numbers: Mapping[str, Any]  # report.json's
+    network: str  # "DAN", "ResNet18"
+    history: Sequence[Mapping[str, float]]  # metrics.csv of the run; empty where there is none
+    mistakes: Sequence[Mistake]  # the worst ones
+    attention: Attention | None  # None: the network has no heads
+    command: str
+    facts: Mapping[str, str]  # versions and the like, by name
 
 
 def make_report(
@@ -61,7 +74,7 @@ def make_report(
         command=command,
         facts={
             "checkpoint": f"{checkpoint}, epoch {numbers['epoch']}",
-            "its SHA-256": _sha256(checkpoint),
+            "SHA-256": _sha256(checkpoint),
             "trained with": _training_command(run),
             "data": f"{dataset.root}, {dataset.name} {dataset.split}",
             "input size": f"{numbers['image_size']} pixels",

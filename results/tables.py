@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.evaluate import wilson_interval
-from engine.recipe import parse_flags, settings
+from engine.recipe import settings
 
 from .experiments import (
     ABLATED,
@@ -20,7 +20,7 @@ from .experiments import (
     Row,
     Table,
     as_flags,
-    recipe_of,
+    recipe_with,
     row_settings,
     train_command,
 )
@@ -65,6 +65,7 @@ class Ours:
         """Join the runs of one row, which differ in their seed alone."""
         last = {name: Spread.of([run.last[name] for run in runs]) for name in METRICS}
         images = runs[0].evaluated_images
+        # The mean over seeds, to the nearest whole image.
         low, high = wilson_interval(round(last["accuracy"].mean / 100 * images), images)
         return cls(
             last=last,
@@ -155,7 +156,7 @@ def _protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _recipe_settings(dataset: str) -> dict[str, Any]:
     """The settings of the data set's train script with no further flags."""
-    return settings(parse_flags(recipe_of(dataset), "", as_flags(SCRIPTS[dataset].flags)))
+    return settings(recipe_with(dataset, as_flags(SCRIPTS[dataset].flags)))
 
 
 def grouped(runs: Sequence[FinishedRun]) -> list[Group]:
@@ -195,12 +196,12 @@ def _papers_table(table: Table, group: Group | None, folder: Path) -> Printed:
     """The paper's rows in its order, then those rows of ours that it has not."""
     paper = _published_rows(table)
     ours = {row.method: row for row in table.rows}
-    fill = _Filler(group, table.dataset, folder)
+    place = (group, table.dataset, folder)
     lines = [
-        fill.line(ours[method], numbers) if method in ours else Line(method, numbers)
+        _line(ours[method], numbers, *place) if method in ours else Line(method, numbers)
         for method, numbers in paper.items()
     ]
-    lines += [fill.line(row, {}) for row in table.rows if row.method not in paper]
+    lines += [_line(row, {}, *place) for row in table.rows if row.method not in paper]
     protocol = group.protocol() if group else ""
     return Printed(table.name, table.title, table.dataset, protocol, True, lines, _notes(table))
 
@@ -223,23 +224,18 @@ def _published_rows(table: Table) -> dict[str, dict[str, float]]:
     return rows
 
 
-@dataclass(frozen=True)
-class _Filler:
-    """Puts a group's runs, or the command for them, into a table's rows."""
-
-    group: Group | None
-    dataset: str
-    folder: Path
-
-    def line(self, row: Row, paper: dict[str, float]) -> Line:
-        """A row with what the paper says of it, percent by metric."""
-        runs = self.group.of(row.variant.flags) if self.group else []
-        if runs:
-            return Line(row.method, paper, ours=Ours.of(runs))
-        recipe = train_command(self.dataset, as_flags(SCRIPTS[self.dataset].flags))
-        shared = self.group.protocol() if self.group else recipe
-        own = as_flags(row_settings(self.dataset, row.variant, 0, self.folder))
-        return Line(row.method, paper, command=f"{shared} {shlex.join(own)}")
+def _line(
+    row: Row, paper: dict[str, float], group: Group | None, dataset: str, folder: Path
+) -> Line:
+    """A row with what the paper says of it, and a group's runs or the command for them."""
+    runs = group.of(row.variant.flags) if group else []
+    if runs:
+        return Line(row.method, paper, ours=Ours.of(runs))
+    recipe = train_command(dataset, as_flags(SCRIPTS[dataset].flags))
+    own = as_flags(row_settings(dataset, row.variant, 0, folder))
+    return Line(
+        row.method, paper, command=f"{group.protocol() if group else recipe} {shlex.join(own)}"
+    )
 
 
 def _own_tables(group: Group, folder: Path) -> Iterator[Printed]:
@@ -259,8 +255,7 @@ def _own_tables(group: Group, folder: Path) -> Iterator[Printed]:
         if _is_results(table):
             like, shape = "Tables 3 to 6", "results"
         shape = shape[0].upper() + shape[1:]
-        fill = _Filler(group, group.dataset, folder)
-        lines = [fill.line(row, {}) for row in table.rows]
+        lines = [_line(row, {}, group, group.dataset, folder) for row in table.rows]
         title = f"{shape} (the form of {like}), on {group.title()}"
         yield Printed(table.name, title, group.dataset, group.protocol(), False, lines)
 
@@ -269,8 +264,8 @@ def _is_results(table: Table) -> bool:
     return table.number in "3456"
 
 
-def left_out(runs: Sequence[FinishedRun], tables: Sequence[Printed]) -> list[FinishedRun]:
-    """Runs that are in none of the tables: trunks, single rows, other combinations of flags."""
+def in_no_table(runs: Sequence[FinishedRun], tables: Sequence[Printed]) -> list[FinishedRun]:
+    """Runs that no table shows: backbones, single rows, other combinations of flags."""
     shown = {
         folder
         for table in tables

@@ -1,9 +1,9 @@
-"""Inputs by chance into everything that reads files or flags: only InputError may come out.
+"""Random inputs to everything that reads files or flags: only InputError may come out.
 
     python -m tests.fuzz --examples 2000
 
-runs a longer campaign than the tests do (tests/test_fuzz.py) and prints how many inputs each
-target took, and how many of them were refused. `make fuzz` is the same.
+runs a longer campaign than the tests do (tests/scripts/test_fuzz.py) and prints how many inputs
+each target took, and how many of them were refused. `make fuzz` is the same.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine.resume import _check, differences, restore_states
 from hypothesis import HealthCheck, given, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -30,9 +30,9 @@ from common.errors import InputError
 from common.files import load_tensors
 from datasets import FER2013, RAFDB, AffectNet8, FERPlus
 from datasets.base import open_rgb
-from engine import lock
+from engine.checkpoint import checkpoint_to_resume, content_of, restore
 from engine.recipe import flag_fields, parse_flags
-from engine.train import prepare
+from engine.train import build
 from networks import network_for
 from tests.support.scripts import LABEL_FILE, TINY, small_recipe, write_rafdb
 from train_affectnet import RECIPE as AFFECTNET
@@ -169,11 +169,17 @@ def flags(_root: Path) -> Target:
 
 def checkpoints(root: Path) -> Target:
     """Checkpoints of a run with values changed, taken out or added anywhere."""
-    run = prepare(small_recipe(write_rafdb(root / "data"), root / "run", "--cache", "off"))
+    flags = ("--cache", "off", "--resume")
+    run = build(small_recipe(write_rafdb(root / "data"), root / "run", *flags))
+    run.folder.mkdir()
+    for _ in range(2):  # with a state in the optimiser, as after a step
+        run.optimizer.zero_grad()
+        sum(p.sum() for p in [*run.network.parameters(), *run.criterion.parameters()]).backward()
+        run.optimizer.step()
     run.epoch = 1
     run.rows.append({"epoch": 1, "lr": 0.001, "accuracy": 0.5})
     run.scheduler.step()
-    good = copy.deepcopy(run.content())
+    good = copy.deepcopy(content_of(run))
 
     def read(case: tuple[list[int], Any, bool]) -> None:
         content = copy.deepcopy(good)
@@ -191,16 +197,9 @@ def checkpoints(root: Path) -> Target:
             del place[key]
         else:
             place[key] = value
-        torch.save(content, root / "last.pth")
-        loaded = load_tensors(root / "last.pth", "checkpoint")
-        if not isinstance(loaded.get("settings"), dict):
-            raise InputError("no checkpoint of ours")
-        try:
-            differences(loaded, run.recipe)
-            _check(loaded)
-        except (ValueError, TypeError, KeyError) as error:  # as `claim` does
-            raise InputError(str(error)) from error
-        restore_states(run, loaded)
+        torch.save(content, run.folder / "last.pth")
+        checkpoint = checkpoint_to_resume(run.folder, run.recipe)
+        restore(run, checkpoint)
 
     places = st.lists(st.integers(0, 30), min_size=1, max_size=4)
     return st.tuples(places, VALUES, st.booleans()), read
@@ -229,21 +228,8 @@ def torch_files(root: Path) -> Target:
     return changed(parts), read
 
 
-def locks(root: Path) -> Target:
-    """Lock files."""
-    holder = repr(lock.this_process()).replace("'", '"').encode()
-
-    def read(content: bytes) -> None:
-        (root / lock.NAME).write_bytes(content)
-        with lock.run_lock(root):
-            pass
-
-    return changed([holder]), read
-
-
 TARGETS = {
-    target.__name__: target
-    for target in (labels, tables, images, flags, checkpoints, torch_files, locks)
+    target.__name__: target for target in (labels, tables, images, flags, checkpoints, torch_files)
 }
 
 
@@ -268,8 +254,6 @@ def campaign(name: str, examples: int, root: Path, *, seed: int | None = None) -
         counts[1] += refused(lambda: read(case))
 
     if seed is not None:
-        from hypothesis import seed as seeded
-
         attempt = seeded(seed)(attempt)
     attempt()
     return counts[0], counts[1]

@@ -2,9 +2,9 @@
 
     python -m tests.kill_resume DIR --kills 20
 
-trains a small network on drawn faces in DIR twice with the same seed: once in one piece, and once
-with SIGKILL after a random part of an epoch's time, again and again, each time gone on with
-`--resume`. Half of the kills wait until the run writes a file. Then weights, centres, optimiser,
+trains a small network on synthetic faces in DIR twice with the same seed: once in one piece, and
+once with SIGKILL after a random part of an epoch's time, again and again, each time gone on with
+`--resume`. Half of the kills wait until the run writes a file. Then weights, centers, optimiser,
 scheduler and random states, best.pth as well as last.pth, and metrics.csv are compared bit by bit.
 
 Exit status: 0 all are the same, 1 something differs.
@@ -24,14 +24,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import make_folder
-
-if TYPE_CHECKING:
-    from engine.recipe import Recipe
+from datasets.demo import main as draw
+from engine.checkpoint import load_checkpoint
+from engine.recipe import Recipe
+from engine.train import train
+from tests.support.scripts import small_recipe
 
 #: Settings that say where and how a run was started, not what it computes.
 NOT_COMPARED = ("output", "resume", "workers")
@@ -52,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="an empty or new folder")
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="at least so many [20]")
     parser.add_argument("--epochs", type=int, default=30, metavar="N", help="of the run [30]")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="loading images [1]")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the DataLoader [1]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of run and kills [0]")
     args = parser.parse_args(arguments)
     for name in ("kills", "epochs"):
@@ -66,10 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(folder: Path, kills: int, epochs: int, workers: int, seed: int) -> int:
     """Draw, train, kill and compare; prints what was found and returns the exit status."""
-    import torch
-
-    from datasets.demo import main as draw
-    from engine.train import train
 
     torch.set_num_threads(1)
     draw(["rafdb", str(folder / "faces"), "--train", "60", "--test", "20", "--seed", "0"])
@@ -99,7 +100,6 @@ def compare(folder: Path, kills: int, epochs: int, workers: int, seed: int) -> i
 
 def recipe(faces: Path, output: Path, epochs: int, workers: int, seed: int) -> Recipe:
     """RAF-DB's recipe with DAN's losses over a network that takes milliseconds."""
-    from tests.support.scripts import small_recipe
 
     flags = ("--resume", "--seed", seed, "--workers", workers, "--epochs", epochs, "--cache", "off")
     return small_recipe(faces, output, *flags)
@@ -184,7 +184,6 @@ def epochs_done(folder: Path) -> int:
 
 def differences(whole: Path, killed: Path) -> tuple[list[str], list[str]]:
     """(where two runs differ, what was compared)."""
-    from engine.checkpoint import load_checkpoint
 
     found, compared = [], ["metrics.csv"]
     if (whole / "metrics.csv").read_bytes() != (killed / "metrics.csv").read_bytes():
@@ -204,7 +203,6 @@ def differences(whole: Path, killed: Path) -> tuple[list[str], list[str]]:
 
 def _differing(one: Any, other: Any, where: str) -> list[str]:
     """Places at which two nested values are not the same to the bit."""
-    from torch import Tensor
 
     if type(one) is not type(other):
         return [where]
@@ -224,7 +222,6 @@ def _differing(one: Any, other: Any, where: str) -> list[str]:
 
 
 def _tensors(value: Any) -> int:
-    from torch import Tensor
 
     if isinstance(value, dict):
         return sum(map(_tensors, value.values()))

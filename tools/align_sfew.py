@@ -18,6 +18,7 @@ import argparse
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +40,7 @@ from datasets.alignment import (
     align,
     choose_face,
 )
-from datasets.base import open_rgb
+from datasets.base import DEMO_FILE, open_rgb
 from datasets.detectors import DETECTORS, make_detector
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Not before the detector is there: a start that fails claims no folder.
         make_folder(args.target)
         write_json(args.target / SETTINGS, settings)
+        if (args.source / DEMO_FILE).is_file():  # crops of synthetic faces are synthetic too
+            shutil.copyfile(args.source / DEMO_FILE, args.target / DEMO_FILE)
         rows |= {row["image"]: row for row in process(todo, find, args)}
     return summarize(args.target, [rows[str(picture)] for picture in pictures])
 

@@ -133,7 +133,6 @@ def compare(module: nn.Module, images: Tensor, other) -> float:
 
     Raises InputError where it is more than rounding.
     """
-
     worst = 0.0
     for batch in (images[:1], images):
         with torch.no_grad():

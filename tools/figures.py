@@ -13,25 +13,25 @@ Each writes build/figures/<name>.png and .pdf, or --output STEM.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
-from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, transforms
 from datasets.base import open_rgb
-from engine.data import SeededImages, evaluation_loader, stratified_order
-from engine.evaluate import Metrics, pooled_features
+from engine.evaluate import Metrics
+from networks import DAN
 from networks.attention import grad_cam_maps, spatial_maps
-from results.embedding import embed
-from results.evidence import classes_in_turn
-from results.figures import confusion_from_json, heads_lines, heads_panels, image_files, in_batches
+from results.embedding import embed, sampled_features
+from results.evidence import classes_in_turn, in_batches
+from results.figures import heads_lines, heads_panels, image_files, read_confusion
 from results.metrics import confusion_figure
 from results.pictures import curves_figure, embedding_figure, heads_figure, map_sheet, save_figure
 from results.runs import read_metrics, read_runs
@@ -45,8 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     draw = {"fig1": fig1, "fig3": fig3, "fig5": fig5, "confusion": confusion, "curves": curves}
     figure = draw[args.figure](args)
-    # What needs torch or matplotlib is imported after the flags, as in every command.
-
     for path in save_figure(figure, args.output or DEFAULT_FOLDER / args.figure):
         print(f"wrote {path}")
 
@@ -129,18 +127,24 @@ def _data_flags(parser: Parser, count: int | None = None) -> None:
 def fig1(args: argparse.Namespace) -> Figure:
     """Figure 1: each head's map beside the image."""
     trained = read_trained(args.checkpoint)
-    if not hasattr(trained.network, "attention_heads"):
+    network, device = trained.network, find_device(args.device)
+    if not isinstance(network, DAN):
         raise InputError(f"{args.checkpoint} is a ResNet-18, which has no heads; fig1 needs a DAN")
     if args.images:
         files = image_files(args.images, args.count)
         images, labels = [open_rgb(file) for file in files], [file.name for file in files]
     else:
-        images, labels = _chosen_faces(trained, args)
+        dataset = _opened(trained, args)
+        chosen = classes_in_turn(dataset.labels, args.count, args.seed)
+        images = [dataset.read_image(i) for i in chosen]
+        labels = [f"labelled {dataset.classes[dataset.labels[i]]}" for i in chosen]
     transform = transforms.evaluation(args.image_size or trained.image_size)
-    device = find_device(args.device)
-    network = trained.network.to(device).eval()
+    inputs = [transform(image) for image in images]
+    network = network.to(device).eval()
+    with torch.no_grad():
+        logits = in_batches(inputs, device, lambda batch: network(batch).logits)
     take = grad_cam_maps if args.map == "gradcam" else spatial_maps
-    logits, maps = in_batches(network, [transform(image) for image in images], device, take)
+    maps = in_batches(inputs, device, partial(take, network))
     classes = trained.class_names(args.dataset)
     captions = [
         f"{label}, taken for {classes[int(row.argmax())]} {100 * row.softmax(0).max():.0f} %"
@@ -148,14 +152,6 @@ def fig1(args: argparse.Namespace) -> Figure:
     ]
     kind = "Grad-CAM++" if args.map == "gradcam" else "spatial maps"
     return map_sheet(images, maps.numpy(), captions, f"{kind} of {args.checkpoint}")
-
-
-def _chosen_faces(trained: Trained, args: argparse.Namespace) -> tuple[list, list[str]]:
-    """Images of the evaluated split, of all classes in turn, and their true classes."""
-    dataset = _opened(trained, args)
-    chosen = classes_in_turn(dataset.labels, args.count, args.seed)
-    names = [f"labelled {dataset.classes[dataset.labels[i]]}" for i in chosen]
-    return [dataset.read_image(i) for i in chosen], names
 
 
 def _opened(trained: Trained, args: argparse.Namespace) -> FaceDataset:
@@ -171,12 +167,14 @@ def _opened(trained: Trained, args: argparse.Namespace) -> FaceDataset:
 
 def fig3(args: argparse.Namespace) -> Figure:
     """Figure 3: the features of two networks on the same images, by true class."""
-    panels, shown = [], None
+    panels, shown, device = [], None, find_device(args.device)
     for path in (args.without, args.with_loss):
         trained = read_trained(path)
         dataset = _opened(trained, args)
-        features, labels = _features(trained, dataset, args)
-        if shown is not None and (shown[0].name != dataset.name or (shown[1] != labels).any()):
+        features, labels = sampled_features(
+            trained.network, dataset, device, count=args.count, seed=args.seed
+        )
+        if shown and not (shown[0].name == dataset.name and np.array_equal(shown[1], labels)):
             raise InputError(
                 f"{args.without} and {path} were trained on different data; give --dataset and "
                 "--data, or two checkpoints of one data set"
@@ -196,17 +194,6 @@ def fig3(args: argparse.Namespace) -> Figure:
     return embedding_figure(panels, labels, dataset.classes, title)
 
 
-def _features(trained: Trained, dataset: FaceDataset, args: argparse.Namespace) -> tuple:
-    """Pooled FCN features (N, 512) and labels (N,) of a sample with the classes in proportion."""
-    chosen = sorted(stratified_order(dataset.labels, args.seed)[: args.count])
-    images = SeededImages(dataset, chosen)
-    device = find_device(args.device)
-    loader = evaluation_loader(images, 64, workers=0, device=device)
-    bar = progress_bar(len(images), "features")
-    features = pooled_features(trained.network.to(device), loader, device, progress=bar)
-    return features.numpy(), np.array([dataset.labels[i] for i in chosen])
-
-
 def fig5(args: argparse.Namespace) -> Figure:
     """Figure 5: accuracy against the number of heads."""
     finished, _ = read_runs(args.runs)
@@ -220,11 +207,7 @@ def confusion(args: argparse.Namespace) -> Figure:
     if (args.checkpoint is None) == (args.json is None):
         raise InputError("give either a CHECKPOINT or --json FILE")
     if args.json:
-        try:
-            content = json.loads(args.json.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"--json {args.json} cannot be read: {error}") from error
-        return confusion_figure(*confusion_from_json(content, args.json))
+        return confusion_figure(*read_confusion(args.json))
     trained = read_trained(args.checkpoint)
     dataset = _opened(trained, args)
     logits, labels, _ = predictions_of(trained, dataset, find_device(args.device))

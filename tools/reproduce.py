@@ -6,12 +6,13 @@
 
 Flags that are not listed here go to the train script of every run. Finished runs are kept, broken
 ones go on where they stopped, so the same command may be given again at any time. On FER2013 and
-FER+, where the paper has no pre-trained trunk, a ResNet-18 is trained first and every row starts
+FER+, where the paper has no pre-trained backbone, a ResNet-18 is trained first and every row starts
 from it, unless --pretrained names another.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import subprocess
 import sys
@@ -23,11 +24,10 @@ from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from common.progress import duration
-from datasets import DATASETS
 from engine.recipe import Recipe
 from engine.speed import wants_bf16
 from results.experiments import SCRIPTS, TABLES, Table, tables_named
-from results.plan import Planned, make_plan
+from results.plan import Planned, make_plan, published_sizes
 from results.render import as_text
 from results.runs import read_runs
 from results.tables import make_tables
@@ -43,29 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises InputError for an unknown table, data set or flag. Returns the exit status of a run that
     failed, else 0.
     """
-    parser = Parser(__doc__)
-    names = [table.name for table in TABLES]
-    parser.add_argument("table", metavar="TABLE", help=f"{', '.join(names)} or all")
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help=f"{', '.join(SCRIPTS)} [the one that the paper's table is on]",
-    )
-    parser.add_argument(
-        "--only",
-        metavar="ROWS",
-        help="rows to run, by the names of their folders, with commas: dan,resnet18,dan-heads2",
-    )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 [1]")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list what would run and how long it may take"
-    )
-    args, extra = parser.parse_known_args(arguments)
-    if args.seeds < 1:
-        raise InputError(f"--seeds is {args.seeds}; expected at least 1")
+    args, extra = parse_arguments(arguments)
     tables = tables_named(args.table, args.dataset)
     only = args.only.split(",") if args.only is not None else None
     planned = make_plan(tables, args.seeds, args.runs, extra, only=only)
@@ -79,11 +57,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and the flags in it that are the train scripts'."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    names = [table.name for table in TABLES]
+    add("table", metavar="TABLE", help=f"{', '.join(names)} or all")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help=f"{', '.join(SCRIPTS)} [the one that the paper's table is on]",
+    )
+    add(
+        "--only",
+        metavar="ROWS",
+        help="rows to run, by the names of their folders, with commas: dan,resnet18,dan-heads2",
+    )
+    add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 [1]")
+    add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    add("--dry-run", action="store_true", help="list what would run and how long it may take")
+    args, extra = parser.parse_known_args(arguments)
+    if args.seeds < 1:
+        raise InputError(f"--seeds is {args.seeds}; expected at least 1")
+    return args, extra
+
+
 def show_plan(planned: Sequence[Planned], waiting: Sequence[Planned]) -> None:
     """List the commands with an estimate of their time on this machine."""
     clock = Estimate()
     for run in planned:
-        state = clock.text(run) if run in waiting else "finished"
+        state = duration(clock.seconds(run)) if run in waiting else "finished"
         print(f"{state:>12}  {run.command}")
     total = sum(clock.seconds(run) for run in waiting)
     print(
@@ -94,7 +97,7 @@ def show_plan(planned: Sequence[Planned], waiting: Sequence[Planned]) -> None:
 
 def run_all(waiting: Sequence[Planned], total: int) -> int:
     """Run one after another; returns the exit status of the first that failed, else 0."""
-    clock = Estimate() if waiting else None
+    clock = Estimate()
     for done, run in enumerate(waiting):
         left = sum(clock.seconds(other) for other in waiting[done:])
         print(
@@ -103,7 +106,7 @@ def run_all(waiting: Sequence[Planned], total: int) -> int:
             flush=True,
         )
         started = time.perf_counter()
-        script = ROOT / f"{SCRIPTS[run.dataset].module}.py"
+        script = ROOT / SCRIPTS[run.dataset].name
         status = subprocess.call([sys.executable, str(script), *run.arguments, "--resume"])
         if status:
             print(
@@ -132,12 +135,7 @@ class Estimate:
         self._watched += seconds
         self._expected += self._from_steps(run)
 
-    def text(self, run: Planned) -> str:
-        """The expected time of a run in words."""
-        return duration(self.seconds(run))
-
     def _from_steps(self, run: Planned) -> float:
-
         recipe = run.recipe
         key = (recipe.method.arch, recipe.method.heads, recipe.image_size, recipe.amp)
         if key not in self._per_image:
@@ -169,16 +167,6 @@ def seconds_per_image(recipe: Recipe) -> float:
     run = step(method.network(CLASSES), setting, size, plain=False, bf16=setting.bf16)
     clock = stopwatch(device)
     return min([clock(run) for _ in range(4)][1:]) / size
-
-
-def published_sizes(dataset: str) -> tuple[int, int]:
-    """Images of the training and of the evaluated split, as published."""
-    kind = DATASETS[dataset]
-    sizes = []
-    for split in ("train", kind.evaluated_split):
-        counts = kind.published_counts.get(split)
-        sizes.append(sum(counts[0]) if counts else kind.published_totals[split])
-    return sizes[0], sizes[1]
 
 
 def print_tables(tables: Sequence[tuple[Table, str]], runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import json
 import math
@@ -12,16 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from common.errors import InputError
 from common.files import load_tensors, make_folder, write_json, write_text, write_whole
-from engine.checkpoint import (
-    load_checkpoint,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
-    seed_everything,
-)
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.scripts import differences, snapshot
 
 # --------------------------------------------------------------------------------------------
@@ -216,7 +212,7 @@ def test_tensors_come_back_as_they_were(tmp_path, as_zip):
 
 def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "none.pth")
-    assert "no file" in refusal(tmp_path)
+    assert "not a file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
@@ -291,7 +287,7 @@ def test_a_torch_file_that_holds_no_dict_is_refused(tmp_path, content):
 def test_a_bare_state_dict_is_refused_with_what_it_holds(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
-    assert "no dict model_state_dict" in message
+    assert "instead of model_state_dict" in message
     assert next(iter(content), "nothing") in message
 
 
@@ -301,31 +297,68 @@ def test_the_role_of_a_file_is_in_its_message(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------
-# Random states
+# What a file may hold
 
 
-def draw() -> list[float]:
-    """A number of every generator."""
-    import random
-
-    return [random.random(), random.gauss(0, 1), np.random.normal(), torch.rand(1).item()]
-
-
-def test_random_states_survive_a_checkpoint(tmp_path):
-    seed_everything(5)
-    draw()
-    save_checkpoint(tmp_path / "a.pth", {"model_state_dict": {}, "states": random_states()})
-    expected = [draw(), draw()]
-    seed_everything(6)
-    assert draw() not in expected
-    restore_random_states(load_checkpoint(tmp_path / "a.pth")["states"])
-    assert [draw(), draw()] == expected
+#: name -> (a value in a checkpoint, words of the refusal)
+VALUES = {
+    "nan": (torch.tensor([1.0, float("nan")]), "not finite"),
+    "infinity": (torch.tensor([1.0, -float("inf")], dtype=torch.bfloat16), "not finite"),
+    "sparse": (torch.eye(3).to_sparse(), "not a plain, dense tensor"),
+    "complex": (torch.zeros(2, dtype=torch.complex64), "real numbers"),
+    "meta": (torch.zeros(10**12, device="meta"), "with its data"),
+    "a complex number": (1j, "a complex"),
+}
 
 
-def test_seeding_reaches_every_generator():
-    def after(seed):
-        seed_everything(seed)
-        return draw()
+@pytest.mark.parametrize(("value", "words"), VALUES.values(), ids=VALUES)
+def test_what_no_training_writes_is_refused_with_its_place(value, words, tmp_path):
+    content = {"model_state_dict": {"fc.weight": torch.zeros(2)}, "deep": [{"here": value}]}
+    torch.save(content, tmp_path / "a.pth")
+    message = refusal(tmp_path / "a.pth")
+    assert words in message
+    assert "deep/0/here" in message
 
-    assert after(1) == after(1)
-    assert all(a != b for a, b in zip(after(1), after(2), strict=True))
+
+def test_a_file_within_itself_is_refused(tmp_path):
+    content: dict = {"model_state_dict": {}}
+    content["settings"] = {"again": content}
+    torch.save(content, tmp_path / "a.pth")
+    refusal(tmp_path / "a.pth")
+
+
+def test_every_kind_of_usual_value_is_read(tmp_path):
+    tied = torch.ones(1000)
+    content = {
+        "model_state_dict": collections.OrderedDict(w=torch.zeros(2, 3), empty=torch.zeros(0)),
+        "parameter": nn.Parameter(torch.ones(2)),
+        "plain": [1, -1.5, True, None, "text", b"bytes", (1, 2), {"a": float("nan")}],
+        "half": torch.ones(3).half(),
+        "counter": torch.tensor(7),
+        "tied": [tied, tied.view(10, 100)],
+    }
+    torch.save(content, tmp_path / "a.pth")
+    read = load_tensors(tmp_path / "a.pth", "checkpoint")
+    assert differences(read["model_state_dict"], content["model_state_dict"]) == []
+    assert read["plain"][:7] == content["plain"][:7]
+    assert torch.equal(read["tied"][1], content["tied"][1])
+
+
+NUMBERS = [np.float64(0.8970), np.float32(0.5), np.int64(-21), np.int32(7), np.bool_(1)]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: type(number).__name__)
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_numpy_numbers_of_old_files_are_read_as_python_numbers(number, as_zip, tmp_path):
+    path = tmp_path / "old.pth"
+    path.write_bytes(torch_bytes({"acc": number}, as_zip=as_zip))
+    value = load_tensors(path, "checkpoint")["acc"]
+    assert value == number.item()
+    assert type(value) is type(number.item())
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.array(["x"], dtype=object), np.str_("x")])
+def test_other_numpy_values_are_not(value, tmp_path):
+    torch.save({"model_state_dict": {}, "x": value}, tmp_path / "a.pth")
+    refusal(tmp_path / "a.pth")

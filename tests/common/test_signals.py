@@ -16,22 +16,18 @@ import torch
 
 from common.errors import InputError
 from common.signals import Stopped
-from engine import loading
+from engine import data as engine_data
+from engine.data import Loaded
 from engine.train import train
 from tests.support.scripts import (
     ROOT,
     Forked,
+    batch_of,
     load,
     small_recipe,
-    write_rafdb,
 )
 
 FLAGS = ("--epochs", 10_000)  # longer than any test waits
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_rafdb(tmp_path_factory.mktemp("data") / "raf-basic")
 
 
 @contextmanager
@@ -83,7 +79,7 @@ def test_a_signal_ends_a_run_that_can_go_on(data, tmp_path, number, name, to):
     done = content["iter"]
     assert done == len(content["metrics"]) >= 1
     assert line.startswith(f"stopped by {name}; {done} of 10000 epochs are in {tmp_path}/run; go")
-    assert line.endswith(" --resume")
+    assert line.endswith("go on with the same command and --resume")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         *("best.pth", "config.json", "last.pth", "metrics.csv")
     ]
@@ -110,7 +106,7 @@ def test_a_worker_that_the_system_kills_is_reported_as_such(data, tmp_path):
         os.kill(workers[0], signal.SIGKILL)
         line = last_line(process)
     assert process.returncode == 2
-    assert line.startswith("error: the system killed a process that loads images")
+    assert line.startswith("error: the system killed a DataLoader worker")
     assert "memory runs out" in line
     assert "--workers" in line
     assert load(tmp_path / "run/last.pth")["iter"] >= 1
@@ -127,20 +123,20 @@ def test_a_worker_that_the_system_kills_is_reported_as_such(data, tmp_path):
     ],
 )
 def test_the_death_of_a_worker_is_one_line(text, words, monkeypatch):
-    monkeypatch.setattr(loading.time, "sleep", lambda seconds: None)
-    with pytest.raises(InputError) as error, loading.dead_workers_told():
+    monkeypatch.setattr(engine_data.time, "sleep", lambda seconds: None)
+    with pytest.raises(InputError) as error, engine_data.reporting_worker_crashes():
         raise RuntimeError(text)
     assert words in str(error.value)
-    with pytest.raises(RuntimeError, match="of our own"), loading.dead_workers_told():
+    with pytest.raises(RuntimeError, match="of our own"), engine_data.reporting_worker_crashes():
         raise RuntimeError("of our own")
 
 
 def test_a_stop_that_was_swallowed_is_raised_at_the_next_batch(monkeypatch):
     """Python prints what is raised inside a destructor and goes on."""
-    batch = (torch.zeros(1, 3, 4, 4), torch.zeros(1), torch.zeros(1))
-    batches = loading.batches_on([batch] * 2, torch.device("cpu"))
+    batch = batch_of(torch.zeros(1))
+    batches = engine_data.batches_on([Loaded(batch, [])] * 2, torch.device("cpu"))
     next(batches)
-    monkeypatch.setattr(loading, "stop_asked", lambda: Stopped(signal.SIGTERM))
+    monkeypatch.setattr(engine_data, "stop_asked", lambda: Stopped(signal.SIGTERM))
     with pytest.raises(Stopped):
         next(batches)
 
@@ -183,28 +179,6 @@ call_main(main)
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 143
-
-
-@pytest.mark.parametrize(("patience", "status"), [(60, 2), (0, 143)])
-def test_a_process_that_ends_by_itself_overlooks_signals_for_a_while(patience, status):
-    """torchrun signals a process that is about to say why it ends."""
-    code = f"""
-import os, signal, time, common.signals
-from common.errors import InputError
-from engine.distributed import World
-common.signals.PATIENCE = {patience}
-def main():
-    try:
-        with World(0, 2).last_words():
-            raise InputError('no')
-    finally:
-        time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-call_main(main)
-"""
-    process = run_code(code)
-    _out, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors) == (status, b"error: no\n" if status == 2 else b"")
 
 
 def test_other_errors_end_as_before():

@@ -1,25 +1,22 @@
-"""tools.check_data: what it counts, what it finds, what it says, its exit status."""
+"""What a check of a data set counts and finds, and how it says it."""
 
 from __future__ import annotations
 
-import json
 import shutil
 
-import pytest
 from PIL import Image
 
-from common.errors import InputError
-from datasets import RAFDB, AffectNet8
-from datasets.check import check
+from datasets import RAFDB, SFEW, AffectNet8, FERPlus
+from datasets.check import check, report_text
 from tests.support.layouts import (
     AFFECTNET,
     picture,
     write_annotations,
     write_class_folders,
     write_csv,
+    write_ferplus_images,
     write_sfew,
 )
-from tools import check_data
 
 
 def write_rafdb(root):
@@ -39,40 +36,16 @@ def found(report) -> dict[str, int]:
     return {kind: len(each) for kind, each in report.findings.items() if each and kind != "counts"}
 
 
-@pytest.mark.parametrize(
-    ("name", "write", "layout"),
-    [
-        ("rafdb", write_rafdb, "official"),
-        ("affectnet", write_annotations, "annotations"),
-        ("affectnet", write_class_folders, "folders"),
-        ("affectnet", write_csv, "csv"),
-        ("sfew", write_sfew, "aligned faces"),
-    ],
-)
-def test_a_clean_set_is_clean(name, write, layout, tmp_path, capsys):
-    path = tmp_path / "report.json"
-    root = write(tmp_path / "data")
-    assert check_data.main([name, str(root), "--json", str(path), "--workers", "1"]) == 0
-    content = json.loads(path.read_text())
-    assert content["ok"] is True
-    assert set(content["layouts"].values()) == {layout}
-    assert set(content["findings"]) <= {"counts"}
-    shown = capsys.readouterr().out
-    assert "no problems found" in shown
-    assert f"layout {layout}" in shown
-
-
-def test_counts_stand_beside_the_published_ones(tmp_path, capsys):
-    check_data.main(["affectnet", str(write_annotations(tmp_path)), "--workers", "1"])
-    shown = capsys.readouterr().out
+def test_counts_stand_beside_the_published_ones(tmp_path):
+    report = check(AffectNet8, write_annotations(tmp_path))
+    shown = report_text(report)
     assert "7 Contempt        2   published    3,750  -3,748" in shown
     assert "train has 10 images; published are 287,651" in shown
-    report = check(AffectNet8, tmp_path)
     assert report.counts["train"] == (1, 2, 1, 1, 1, 1, 1, 2)
     assert sum(report.counts["val"]) == len(AFFECTNET["val"])
 
 
-def test_everything_that_is_wrong_with_rafdb_is_found(tmp_path, capsys):
+def test_everything_that_is_wrong_with_rafdb_is_found(tmp_path):
     root = write_rafdb(tmp_path)
     images = root / "Image/aligned"
     labels = root / "EmoLabel/list_patition_label.txt"
@@ -105,8 +78,7 @@ def test_everything_that_is_wrong_with_rafdb_is_found(tmp_path, capsys):
     (pair,) = report.findings["across splits"]
     assert "train_00001_aligned.jpg (Surprise) = " in pair
     assert "test_0003_aligned.jpg (Surprise)" in pair
-    assert check_data.main(["rafdb", str(root), "--workers", "1"]) == 1
-    shown = capsys.readouterr().out
+    shown = report_text(report)
     assert "delete the copies in the training split" in shown
     assert "problems: missing, label, unreadable, across splits, other label" in shown
 
@@ -134,7 +106,7 @@ def test_duplicates_are_equal_pixels_not_equal_files(tmp_path):
     with Image.open(root / "Train/Fear/f_0.png") as image:
         image.save(root / "Val/Fear/again.png", compress_level=0)
     assert (root / "Train/Fear/f_0.png").read_bytes() != (root / "Val/Fear/again.png").read_bytes()
-    report = check(check_data.KINDS["sfew"], root)
+    report = check(SFEW, root)
     assert found(report) == {"across splits": 1}
 
 
@@ -151,6 +123,12 @@ def test_hidden_files_are_not_said_to_be_unlisted(tmp_path):
     (root / "train_set/images/.DS_Store").touch()
     (root / "train_set/images/mine.txt").touch()
     assert check(AffectNet8, root).findings["not listed"] == [f"{root}/train_set/images/mine.txt"]
+
+
+def test_images_of_other_labels_are_not_said_to_be_unlisted(tmp_path):
+    """AffectNet's labels 8 to 10, and FER+'s images without a majority."""
+    assert found(check(AffectNet8, write_csv(tmp_path))) == {}
+    assert found(check(FERPlus, write_ferplus_images(tmp_path))) == {}
 
 
 def test_a_split_without_images_is_a_problem(tmp_path):
@@ -186,18 +164,3 @@ def test_processes_find_the_same(tmp_path):
     alone, together = check(AffectNet8, root), check(AffectNet8, root, workers=2)
     assert alone.as_json() == together.as_json()
     assert found(alone) == {"across splits": 1, "other label": 1, "unreadable": 1}
-
-
-def test_mixed_layouts_need_a_choice(tmp_path):
-    write_annotations(tmp_path)
-    write_class_folders(tmp_path)
-    with pytest.raises(InputError, match="choose one with --layout"):
-        check_data.main(["affectnet", str(tmp_path)])
-    assert (
-        check_data.main(["affectnet", str(tmp_path), "--layout", "folders", "--workers", "1"]) == 0
-    )
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    with pytest.raises(InputError, match="rafdb is read from"):
-        check_data.main(["rafdb", str(tmp_path)])

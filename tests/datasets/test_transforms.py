@@ -12,7 +12,12 @@ from datasets import transforms
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
-TRAINING = (transforms.rafdb_train, transforms.fer2013_train)
+TRAINING = (
+    transforms.rafdb_train,
+    transforms.affectnet_train,
+    transforms.sfew_train,
+    transforms.fer2013_train,
+)
 
 
 def face(height: int = 100, width: int = 100) -> Image.Image:
@@ -155,3 +160,39 @@ def test_training_transforms_give_finite_tensors_of_their_size(build, size):
         assert torch.isfinite(tensor).all()
         assert tensor.abs().max() < 3
         assert tensor.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("build", "probability", "erases"),
+    [(transforms.affectnet_train, 0.7, True), (transforms.sfew_train, 0.5, False)],
+)
+def test_transforms_have_the_releases_values(build, probability, erases):
+    resize, flip, apply, normalize, *erase = build().transforms
+    (affine,) = apply.transforms
+    assert tuple(resize.size) == (224, 224)
+    assert (flip.p, apply.p) == (0.5, probability)
+    assert tuple(affine.degrees) == (-20, 20)
+    assert tuple(affine.translate) == (0.2, 0.2)
+    assert tuple(affine.scale) == (0.8, 1.0)
+    assert affine.shear is None
+    assert isinstance(normalize, transforms.NormalizedTensor)
+    assert len(erase) == erases
+    if erases:
+        assert (erase[0].p, tuple(erase[0].scale)) == (0.5, (0.02, 0.33))
+        assert tuple(erase[0].ratio) == (0.3, 3.3)
+
+
+@pytest.mark.parametrize(
+    ("build", "moved", "erased"),
+    [(transforms.affectnet_train, 0.7, 0.5), (transforms.sfew_train, 0.5, 0.0)],
+)
+def test_transforms_move_and_erase_as_often_as_they_say(build, moved, erased):
+    """400 draws of a face that is white: the affine transform brings black in, erasing 0."""
+    torch.manual_seed(0)
+    transform, white = build(32), Image.new("RGB", (32, 32), "white")
+    images = torch.stack([transform(white) for _ in range(400)])
+    zeros = (images == 0).all(dim=1).flatten(1).any(dim=1)
+    black = (images < 0).all(dim=1).flatten(1).any(dim=1)
+    assert zeros.float().mean().item() == pytest.approx(erased, abs=0.08)
+    # A few moves are too small to show.
+    assert moved - 0.15 < black.float().mean().item() < moved + 0.08

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import csv
-import shlex
+import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from engine.loading import OrderedBatches, SeededImages, TrainingBatches, make_loader, worker_count
-from engine.samplers import SAMPLINGS
 
 from common.errors import InputError
 from datasets import RAFDB, transforms
-from engine.distributed import World, world_of
-from engine.evaluate import confusion_of, predict
-from engine.train import make_loaders
+from engine.data import (
+    OrderedBatches,
+    SeededImages,
+    TrainingBatches,
+    evaluation_loader,
+    make_loaders,
+    worker_count,
+)
+from engine.distributed import World, join_processes
+from engine.evaluate import Metrics, predict
+from engine.optim import SAMPLINGS, shuffle
+from engine.train import train
 from tests.support.distributed_script import IMAGES, gradients, write_parts
 from tests.support.processes import processes
 from tests.support.scripts import (
@@ -27,6 +38,7 @@ from tests.support.scripts import (
     ROOT,
     SIZE,
     TINY,
+    Forked,
     differences,
     load,
     script_environment,
@@ -38,8 +50,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
 
 CPU = torch.device("cpu")
 LABELS = [0] * 40 + [1] * 9 + [2] * 4
-
-
+MANY = ("--epochs", 10_000)  # longer than any test waits
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
 
@@ -107,8 +118,9 @@ def test_every_test_image_is_evaluated_by_one_process():
 
 @pytest.mark.parametrize(("images", "batch"), [(7, 8), (99, 7)])
 def test_too_few_images_for_all_processes_are_refused(images, batch):
+    order = partial(shuffle, range(images))
     with pytest.raises(InputError, match=r"at least 2.* in each of 4 processes"):
-        TrainingBatches(images, batch, 0, least=World(0, 4).least)
+        TrainingBatches(images, batch, 0, order, least=World(0, 4).least)
 
 
 def test_too_few_images_to_evaluate_for_all_processes_are_refused(tmp_path):
@@ -117,7 +129,7 @@ def test_too_few_images_to_evaluate_for_all_processes_are_refused(tmp_path):
         make_loaders(small_recipe(data, tmp_path / "run"), CPU, World(0, 8))
 
 
-def test_loading_processes_share_the_cores():
+def test_dataloader_workers_share_the_cores():
     assert worker_count(3, 4) == 3
     assert worker_count(-1, 10_000) == 1
     assert worker_count(-1, 1) >= worker_count(-1, 2)
@@ -127,14 +139,18 @@ def test_each_process_has_a_device_of_its_own(monkeypatch):
     world = World(3, 8, local_rank=1, local_size=2)
     assert world.device_name("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [world.device_name(name) for name in ("auto", "cuda")] == ["cuda:1", "cuda:1"]
     assert World().device_name("cuda:5") == "cuda:5"
     with pytest.raises(InputError, match="--device cuda:0 with 8 processes"):
         world.device_name("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="2 processes on this machine, but torch sees 1 GPUs"):
+        world.device_name("auto")
 
 
 def test_without_torchrun_there_is_one_process():
-    with world_of("cpu") as world:
+    with join_processes("cpu") as world:
         assert world == World()
         assert not torch.distributed.is_initialized()
 
@@ -150,12 +166,11 @@ def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path):
     assert printed == [b"printed by 0\n", b""]
     found = load(tmp_path / "parts.pth")
     assert found["size"] == 2
-    assert found["joined"].tolist() == list(range(IMAGES))
-    assert found["summed"] == [2.0, 1.0]
-    assert found["same"] == "from 0"
+    assert found["gathered"].tolist() == list(range(IMAGES))
+    assert found["from first"] == "from 0"
     expected = gradients(World())
     assert list(found["gradients"]) == list(expected)
-    assert "criterion.affinity.centers" in expected
+    assert "affinity.centers" in expected
     for name, gradient in expected.items():
         torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-9, atol=1e-12)
 
@@ -211,14 +226,14 @@ def test_metrics_are_those_of_one_process(runs):
     network = TINY.method.network(CLASSES)
     network.load_state_dict(content["model_state_dict"])
     images = SeededImages(RAFDB(place / "data", "test", transforms.evaluation(SIZE)))
-    loader = make_loader(images, OrderedBatches(len(images), 5), workers=0, device=CPU)
-    logits, labels = predict(network, loader, CPU)
+    loader = evaluation_loader(images, 5, workers=0, device=CPU)
+    logits, labels, _ = predict(network, loader, CPU)
     # The parts of both processes, in order, from the running statistics that are saved.
     torch.testing.assert_close(load(place / "logits"), logits, rtol=1e-4, atol=1e-5)
-    matrix = confusion_of(logits, labels)
-    assert matrix.total == 14
+    metrics = Metrics.of(logits, labels)
+    assert metrics.images == 14
     row = content["metrics"][-1]
-    assert {key: row[key] for key in matrix.metrics()} == matrix.metrics()
+    assert {key: row[key] for key in metrics.scores()} == metrics.scores()
     with (place / "whole/metrics.csv").open(newline="") as stream:
         assert [int(row["epoch"]) for row in csv.DictReader(stream)] == [1, 2, 3]
     # 21 images in batches of 8 over both processes: 8, 8 and 5.
@@ -230,26 +245,30 @@ def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     result = results["restarted"]
     assert result.returncode == 0, result.stderr
     assert (place / "died").exists()
-    assert "one of the 2 processes was killed" in result.stderr
+    assert "process 0 of 2 has lost another one" in result.stderr
     assert "from epoch 2" in result.stdout
     assert_same_content(place, "restarted")
 
 
-def test_after_ctrl_c_the_line_that_is_shown_goes_on(runs):
+def test_after_ctrl_c_the_same_command_goes_on(runs):
     place, results = runs
     result = results["stopped"]
     assert result.returncode != 0
-    (line,) = [line for line in result.stderr.splitlines() if "stopped by" in line]
-    told, _, command = line.partition("; go on with: ")
-    assert told == f"stopped by Ctrl-C; 1 of 3 epochs are in {place}/stopped"
+    told = f"stopped by Ctrl-C; 1 of 3 epochs are in {place}/stopped; go on with the same command"
+    assert sum(line.startswith(told) for line in result.stderr.splitlines()) == 1
     names = sorted(path.name for path in (place / "stopped").iterdir())
     assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
-    words = shlex.split(command)
-    assert tuple(words[: len(TORCHRUN)]) == TORCHRUN
-    result = run_command(words)
+    result = torchrun(*training(place, place / "stopped"))
     assert result.returncode == 0, result.stderr
     assert "from epoch 2" in result.stdout
     assert_same_content(place, "stopped")
+
+
+def test_torchrun_prints_the_reason_and_fails(runs):
+    place, _ = runs
+    result = torchrun(*training(place, place / "none"), "--data", place / "gone")
+    assert result.returncode != 0
+    assert f"error: data folder {place}/gone does not exist" in result.stderr
 
 
 def test_two_machines_give_the_numbers_of_one(runs):
@@ -275,3 +294,134 @@ def test_two_machines_give_the_numbers_of_one(runs):
     assert second.stdout == ""
     assert not (place / "machine1").exists()
     assert_same_content(place, "machine0")
+
+
+# --------------------------------------------------------------------------------------------
+# One process fails: all end soon, and the reason is told
+
+
+def trainings(
+    flags: Sequence[tuple], data: Path, folder: Path, *, machines: int = 1
+) -> AbstractContextManager[list[Forked]]:
+    """As many processes as there are `flags` that train into a folder."""
+
+    def training(own: tuple) -> Callable[[], None]:
+        return lambda: train(small_recipe(data, folder, *own))
+
+    return processes([training(own) for own in flags], machines=machines)
+
+
+def ends(started: list[Forked]) -> tuple[list[int], list[str]]:
+    """The exit statuses, and the lines that the processes said on stderr apart from warnings."""
+    said = []
+    for process in started:
+        text = process.communicate(timeout=120)[1].decode().replace("\r", "\n")
+        assert "Traceback" not in text
+        lines = [line for line in text.splitlines() if line.strip() and "%|" not in line]
+        said += [line for line in lines if not line.startswith(("warning: ", "["))]
+    return [process.returncode for process in started], said
+
+
+def assert_whole(folder: Path) -> int:
+    """A run folder of complete epochs; returns their number."""
+    content = load(folder / "last.pth")
+    assert content["iter"] == len(content["metrics"]) >= 1
+    assert (folder / "metrics.csv").read_text().count("\n") == 1 + content["iter"]
+    return content["iter"]
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    data = write_rafdb(tmp_path / "data")
+    image = data / "Image/aligned/train_00003_aligned.jpg"
+    image.write_bytes(image.read_bytes()[:200])
+    with trainings([("--workers", 0)] * 2, data, tmp_path / "run") as started:
+        statuses, said = ends(started)
+    assert statuses == [2, 2]
+    assert sum(line.startswith(f"error: image {image} cannot be decoded") for line in said) >= 1
+    assert not (tmp_path / "run/.lock").exists()
+
+
+REFUSED = {
+    "skipping": (("--on-bad-image", "skip"), "--on-bad-image skip with 2 processes is not offered"),
+    "few images": (("--batch-size", 3), "--batch-size is 3; BatchNorm needs at least 2"),
+}
+
+
+@pytest.mark.parametrize(("flags", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_several_processes_cannot_do_is_refused(flags, words, data, tmp_path):
+    with trainings([flags, flags], data, tmp_path / "run") as started:
+        statuses, said = ends(started)
+    assert statuses == [2, 2]
+    assert any(words in line for line in said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("there", ["a run", "a file"])
+def test_a_folder_that_the_first_process_cannot_use_ends_all(data, tmp_path, there):
+    if there == "a file":
+        (tmp_path / "run").touch()
+    else:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/metrics.csv").touch()
+    with trainings([(), ()], data, tmp_path / "run") as started:
+        statuses, said = ends(started)
+    assert statuses == [2, 2]
+    words = "is a file; expected a folder" if there == "a file" else "already holds a run (metrics"
+    assert sum(words in line for line in said) == 1
+
+
+def test_data_that_the_second_process_alone_does_not_find_end_all(data, tmp_path):
+    with trainings([(), ("--data", tmp_path / "gone")], data, tmp_path / "run") as started:
+        statuses, said = ends(started)
+    assert statuses == [2, 2]
+    assert f"error: data folder {tmp_path}/gone does not exist" in "\n".join(said)
+
+
+def test_processes_with_other_settings_are_refused(data, tmp_path):
+    with trainings([(), ("--lr", 0.5)], data, tmp_path / "run") as started:
+        statuses, said = ends(started)
+    assert statuses == [2, 2]
+    words = "process 1 of 2 has other settings than the first: lr 0.5, there 0.001"
+    assert sum(words in line for line in said) == 1
+
+
+@pytest.mark.parametrize("change", ["fewer", "labels"])
+def test_processes_with_other_data_are_refused(data, tmp_path, change):
+    """They would wait for each other's batches for ever, or train on other labels."""
+    other = write_rafdb(tmp_path / "other", train=21 if change == "labels" else 20)
+    labels = other / "EmoLabel/list_patition_label.txt"
+    if change == "labels":
+        labels.write_text(labels.read_text().replace("train_00001.jpg 1", "train_00001.jpg 2"))
+    with trainings([(), ("--data", other)], data, tmp_path / "run") as started:
+        statuses, said = ends(started)
+    assert statuses == [2, 2]
+    assert sum("process 1 of 2 has other data than the first" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_one_ends_the_other(data, tmp_path, rank, number):
+    with trainings([MANY, MANY], data, tmp_path / "run") as started:
+        started[0].wait_for("epoch 2/")
+        os.kill(started[rank].pid, number)
+        statuses, said = ends(started)
+    killed = number == signal.SIGKILL
+    assert statuses[rank] == (-number if killed else 128 + number)
+    assert statuses[1 - rank] == 2
+    lost = f"error: process {1 - rank} of 2 has lost another one"
+    assert sum(line.startswith(lost) for line in said) == 1
+    assert_whole(tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_ends_all(data, tmp_path, number):
+    with trainings([MANY, MANY], data, tmp_path / "run") as started:
+        started[0].wait_for("epoch 2/")
+        for process in reversed(started):
+            os.kill(process.pid, number)
+        statuses, said = ends(started)
+    assert statuses == [128 + number] * 2
+    done = assert_whole(tmp_path / "run")
+    assert (
+        sum(f"; {done} of 10000 epochs are in {tmp_path}/run; go on" in line for line in said) == 1
+    )

@@ -185,7 +185,7 @@ DAMAGE = {
     "a metric's name": (set_at("metrics", 0, "a,b\n"), 1.0),
     "weights of another shape": (set_at("model_state_dict", "fc.bias"), torch.zeros(8)),
     "no weight": (set_at("model_state_dict", "fc.bias"), None),
-    "centres of another shape": (
+    "centers of another shape": (
         set_at("criterion_state_dict", "affinity.centers"),
         torch.zeros(3, 3),
     ),

@@ -312,7 +312,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(zipped, backbone, tmp_path
     ("content", "message"),
     [
         (b"", "cannot be read as a torch file"),
-        (b"<html>404 not found</html>", "no torch file"),
+        (b"<html>404 not found</html>", "not a torch file"),
     ],
     ids=["empty", "web page"],
 )

@@ -1,4 +1,4 @@
-"""The network for inference computes what the plain one computes."""
+"""The network for inference computes what the trained one computes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from engine.device import autocast
 from torch import nn
 
-from networks import DAN, ResNet18, fuse, inference_network, pack
+from engine.speed import autocast
+from networks import DAN, ResNet18, fast_network, fuse, pack
 from networks.packed import PackedConv2d, can_pack
 
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ def test_a_network_made_from_dan_is_not_taken_for_it():
     network = Own(7, 2).eval()
     with pytest.raises(TypeError, match="got Own"):
         fuse(network)
-    assert inference_network(network, CPU) is network
+    assert fast_network(network, CPU) is network
 
 
 def test_another_network_is_refused():
@@ -158,10 +158,9 @@ def test_the_network_that_evaluates_leaves_the_trained_one_as_it_is():
     before = copy.deepcopy(model.state_dict())
     images = torch.randn(2, 3, 48, 48)
     with torch.inference_mode():
-        ours = inference_network(model, CPU)(images)
+        ours = fast_network(model, CPU)(images)
         assert model.training
-        expected = inference_network(model, CPU, plain=True)(images)
-    assert not model.training
+        expected = model.eval()(images)
     assert _worst(ours.logits, expected.logits) < 1e-5
     assert all(torch.equal(after, before[name]) for name, after in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -169,4 +168,4 @@ def test_the_network_that_evaluates_leaves_the_trained_one_as_it_is():
 
 def test_a_network_of_another_kind_evaluates_as_it_is():
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
-    assert inference_network(network, CPU) is network
+    assert fast_network(network, CPU) is network

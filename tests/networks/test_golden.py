@@ -21,6 +21,7 @@ from tests.support.golden import (
     rebuilt_batch,
     rebuilt_state_dict,
 )
+from tests.support.scripts import batch_of
 
 RELATIVE = 1e-9
 
@@ -50,8 +51,8 @@ class Rebuilt(NamedTuple):
 
     def losses(self, output: DANOutput) -> dict[str, Tensor]:
         """All terms by their golden names."""
-        released = self.criterion("released")(output, self.labels).terms
-        eq6 = self.criterion("eq6")(output, self.labels).terms["partition"]
+        released = self.criterion("released")(output, batch_of(self.labels)).terms
+        eq6 = self.criterion("eq6")(output, batch_of(self.labels)).terms["partition"]
         return {
             "cls": released["cls"],
             "affinity": released["affinity"],
@@ -90,7 +91,7 @@ def trained(request) -> tuple[dict, DANOutput, dict, dict, list[float]]:
     for _ in range(5):
         optimizer.zero_grad()
         output = network(start.images)
-        loss = criterion(output, start.labels)
+        loss = criterion(output, batch_of(start.labels))
         loss.total.backward()
         if first is None:
             norms = {name: parameter.grad.norm() for name, parameter in parameters.items()}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from networks import DAN, AffinityLoss, CenterLoss, DANLoss, DANOutput, PartitionLoss
 from networks.losses import CENTER_WEIGHT, VARIANCE_FLOOR
+from tests.support.scripts import batch_of
 
 FORMS = ("eq6", "released")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -54,7 +55,7 @@ def unbiased_variance(values: list[float]) -> float:
 
 
 def distance_by_hand(features: Tensor, labels: Tensor, centers: Tensor) -> float:
-    """The center loss of features (B, D, h, w): mean squared distance to the class centre."""
+    """The center loss of features (B, D, h, w): mean squared distance to the class center."""
     features, centers = features.tolist(), centers.tolist()
     distance = 0.0
     for maps, label in zip(features, labels.tolist(), strict=True):
@@ -139,7 +140,7 @@ def test_partition_is_equation_6_or_the_released_form(batch, heads, dim, form, d
 def test_unified_is_the_weighted_sum_of_its_terms(form, dtype):
     output, labels = output_of(6, 7, 4, dtype), labels_of(6, 7)
     criterion = DANLoss(7, partition=form, lambda1=0.25, lambda2=3.0).to(dtype)
-    total, terms = criterion(output, labels)
+    total, terms = criterion(output, batch_of(labels))
     expected = {
         "cls": cross_entropy_by_hand(output.logits, labels),
         "affinity": affinity_by_hand(output.features, labels, criterion.affinity.centers),
@@ -169,7 +170,7 @@ def test_unified_defaults_to_the_papers_form_and_weights():
 )
 def test_a_term_that_is_off_is_neither_computed_nor_learned(switches, names):
     criterion = DANLoss(7, **switches).double()
-    total, terms = criterion(output_of(4, 7, 4, torch.float64), labels_of(4, 7))
+    total, terms = criterion(output_of(4, 7, 4, torch.float64), batch_of(labels_of(4, 7)))
     assert list(terms) == names
     weights = {"center": CENTER_WEIGHT}
     expected = sum(weights.get(name, 1) * term.item() for name, term in terms.items())
@@ -180,7 +181,7 @@ def test_a_term_that_is_off_is_neither_computed_nor_learned(switches, names):
 def test_a_weight_of_zero_takes_the_gradient_away():
     output, labels = output_of(4, 7, 4, torch.float64), labels_of(4, 7)
     heads = output.heads.requires_grad_()
-    DANLoss(7, lambda2=0.0).double()(output, labels).total.backward()
+    DANLoss(7, lambda2=0.0).double()(output, batch_of(labels)).total.backward()
     assert (heads.grad == 0).all()
 
 
@@ -329,6 +330,44 @@ def test_unknown_losses_are_refused_by_name():
         DANLoss(7, fcn_loss="island")
 
 
+# ---- soft labels
+
+
+def test_soft_labels_enter_the_cross_entropy_alone():
+    output, labels = output_of(5, 7, 4, torch.float64), labels_of(5, 7)
+    shares = normal(5, 7, seed=3).softmax(dim=1)
+    criterion = DANLoss(7).double()
+    hard = criterion(output, batch_of(labels)).terms
+    soft = criterion(output, batch_of(labels, soft_labels=shares)).terms
+    by_hand = 0.0
+    for logits, row in zip(output.logits.tolist(), shares.tolist(), strict=True):
+        log_sum = math.log(sum(map(math.exp, logits)))
+        by_hand -= sum(q * (z - log_sum) for z, q in zip(logits, row, strict=True)) / 5
+    assert soft["cls"].item() == pytest.approx(by_hand, rel=1e-12)
+    assert {name: term for name, term in soft.items() if name != "cls"} == {
+        name: term for name, term in hard.items() if name != "cls"
+    }
+
+
+# ---- several threads
+
+
+def test_the_gradient_of_the_centers_is_the_same_every_time_with_several_threads():
+    """Sums over a batch have a fixed order: with `centers[labels]` they would not."""
+    features, labels = normal(512, 512, dtype=torch.float32), labels_of(512, 2)
+    torch.manual_seed(0)
+    loss = AffinityLoss(2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        gradients = [
+            torch.autograd.grad(loss(features, labels), loss.centers)[0] for _ in range(20)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
 # ---- half types
 
 
@@ -337,9 +376,9 @@ def test_unknown_losses_are_refused_by_name():
 def test_terms_of_half_inputs_are_those_of_float32(form, dtype):
     labels, criterion = labels_of(6, 7), DANLoss(7, partition=form)
     half = output_of(6, 7, 4, dtype)
-    exact = criterion(DANOutput(*(tensor.float() for tensor in half)), labels)
+    exact = criterion(DANOutput(*(tensor.float() for tensor in half)), batch_of(labels))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours = criterion(half, labels)
+        ours = criterion(half, batch_of(labels))
     for name, term in (ours.terms | {"total": ours.total}).items():
         assert term.dtype == torch.float32, name
         assert term == (exact.terms | {"total": exact.total})[name], name
@@ -351,11 +390,12 @@ def test_the_network_under_autocast_gives_float32_terms(form):
     network, criterion = DAN(7, 2), DANLoss(7, partition=form)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(torch.randn(4, 3, 32, 32))
-        loss = criterion(output, labels_of(4, 7))
+        loss = criterion(output, batch_of(labels_of(4, 7)))
     assert output.features.dtype == torch.bfloat16
     assert (output.logits.dtype, output.heads.dtype) == (torch.float32, torch.float32)
     exact = criterion(
-        DANOutput(output.logits, output.features.float(), output.heads), labels_of(4, 7)
+        DANOutput(output.logits, output.features.float(), output.heads),
+        batch_of(labels_of(4, 7)),
     )
     assert loss.total.dtype == torch.float32
     assert loss.total == exact.total
@@ -367,7 +407,7 @@ def test_the_network_under_autocast_gives_float32_terms(form):
 def backward(network: DAN, criterion: DANLoss) -> Tensor:
     """The total loss of a random batch, differentiated."""
     images = normal(6, 3, 64, 64, dtype=torch.float32)
-    total = criterion(network(images), torch.tensor([0, 1, 2, 3, 4, 5])).total
+    total = criterion(network(images), batch_of(torch.tensor([0, 1, 2, 3, 4, 5]))).total
     total.backward()
     return total
 

@@ -1,17 +1,13 @@
-"""The paper's numbers and the RAF-DB recipe, pinned to the paper and the release."""
+"""The numbers, label orders and sizes of the paper and of the data sets' publications."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
-import torch
-from torch.optim import SGD
 
-from datasets import FER2013, RAFDB, transforms
-from networks import Method
+from datasets import FER2013, RAFDB
 from results import published, published_for
-from train_rafdb import RECIPE
 
 # ---- results/paper.csv
 
@@ -84,49 +80,6 @@ def test_the_authors_correction_is_told_where_the_printed_number_is():
     printed = [row for row in published() if row.percent == 85.32]
     assert len(printed) == 1
     assert "82.75" in printed[0].source
-
-
-# ---- the RAF-DB recipe
-
-
-def test_recipe_has_the_papers_values():
-    assert (RECIPE.name, RECIPE.dataset) == ("rafdb", RAFDB)
-    assert (RECIPE.epochs, RECIPE.batch_size, RECIPE.lr) == (40, 256, 0.1)
-    assert RECIPE.image_size == 224
-    assert RECIPE.train_transform is transforms.rafdb_train
-    assert RECIPE.evaluation_transform is transforms.evaluation
-    assert (RECIPE.holdout, RECIPE.limit) == (0, 0)
-
-
-def test_recipe_trains_the_papers_method():
-    method = RECIPE.method
-    assert isinstance(method, Method)
-    assert (method.arch, method.heads) == ("dan", 4)
-    assert method.pretrained == "models/pretrain/resnet18_msceleb.pth"
-    assert (method.fcn_loss, method.partition) == ("affinity", "eq6")
-    assert (method.lambda1, method.lambda2) == (1, 1)
-    criterion = method.criterion(len(RAFDB.classes))
-    assert criterion.affinity.centers.shape == (7, 512)
-    assert criterion.partition.form == "eq6"
-
-
-def test_recipe_optimizes_as_the_release():
-    optimizer = RECIPE.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=RECIPE.lr)
-    assert type(optimizer) is SGD
-    group = optimizer.param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 1e-4)
-    assert (group["dampening"], group["nesterov"]) == (0, False)
-
-
-def test_recipe_divides_the_learning_rate_by_ten_every_ten_epochs():
-    optimizer = RECIPE.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=RECIPE.lr)
-    scheduler = RECIPE.make_scheduler(optimizer)
-    rates = []
-    for _ in range(RECIPE.epochs):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx([0.1] * 10 + [0.01] * 10 + [0.001] * 10 + [0.0001] * 10)
 
 
 # ---- label orders and published counts

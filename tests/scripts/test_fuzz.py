@@ -1,4 +1,4 @@
-"""Inputs by chance, a few of each kind; `make fuzz` runs many more (tests/fuzz.py)."""
+"""A few random inputs of each kind; `make fuzz` runs many more (tests/fuzz.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests/test_distributed.py has several processes run; a train script for torchrun.
+"""What tests/engine/test_distributed.py has several processes run; a train script for torchrun.
 
 A process whose number is in DIE_RANK kills itself at the start of the epoch in DIE_EPOCH, once:
 it leaves the file DIE_MARK. With DIE_BY=Ctrl-C it gives torchrun that signal instead, and waits.
@@ -15,45 +15,52 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.batch import Batch
 from engine import run
 from engine import train as engine_train
-from engine.distributed import Step, World, world_of
+from engine.distributed import World, join_processes, wrap_ddp
+from engine.evaluate import Metrics
 from networks import DAN, DANLoss
-from tests.support.scripts import TINY
+from tests.support.scripts import TINY, batch_of
 
 IMAGES = 7  # of two processes one takes 3, the other 4
 
 
-def step_and_batch() -> tuple[Step, torch.Tensor, torch.Tensor]:
+def network_loss_and_batch() -> tuple[DAN, DANLoss, Batch]:
     """DAN with its loss in float64, BatchNorm in eval mode, and a batch."""
     torch.manual_seed(0)
-    step = Step(DAN(7, 2), DANLoss(7), bf16=False).double()
-    step.network.eval()
-    return step, torch.randn(IMAGES, 3, 32, 32).double(), torch.randint(7, (IMAGES,))
+    network, criterion = DAN(7, 2).double().eval(), DANLoss(7).double()
+    return network, criterion, batch_of(torch.randint(7, (IMAGES,)), images_of(IMAGES))
+
+
+def images_of(count: int) -> torch.Tensor:
+    """Random images (count, 3, 32, 32) in float64."""
+    return torch.randn(count, 3, 32, 32, dtype=torch.float64)
 
 
 def gradients(world: World) -> dict[str, torch.Tensor]:
-    """Of every parameter, the centres included, for this process's part of the batch."""
-    step, images, labels = step_and_batch()
+    """Of every parameter, the centers included, for this process's part of the batch."""
+    network, criterion, batch = network_loss_and_batch()
     if not world.first:
         # What differs at the start must not stay different.
-        nn.init.ones_(step.network.fc.weight)
+        nn.init.ones_(network.fc.weight)
+        nn.init.ones_(criterion.affinity.centers)
     part = torch.tensor(list(world.share(IMAGES)))
-    parallel = world.together(step, torch.device("cpu"))
-    total, _, _ = parallel(images[part], labels[part], world.size * len(part) / IMAGES)
-    total.backward()
-    return {name: parameter.grad for name, parameter in step.named_parameters()}
+    ddp_network, ddp_criterion = wrap_ddp(network, criterion, world)
+    mine = batch_of(batch.labels[part], batch.images[part])
+    ddp_criterion(ddp_network(mine.images), mine).total.backward()
+    named = [*network.named_parameters(), *criterion.named_parameters()]
+    return {name: parameter.grad for name, parameter in named}
 
 
 def write_parts(target: Path) -> None:
     """Everything that the processes exchange, as the first one sees it."""
-    with world_of("cpu") as world:
+    with join_processes("cpu") as world:
         content = {
             "size": world.size,
             "gradients": gradients(world),
-            "joined": world.joined(torch.tensor(list(world.share(IMAGES)))),
-            "summed": world.summed([1.0, world.rank]),
-            "same": world.same(lambda: f"from {world.rank}"),
+            "gathered": world.gather(torch.tensor(list(world.share(IMAGES)))),
+            "from first": world.broadcast_from_first(lambda: f"from {world.rank}"),
         }
         if world.first:
             torch.save(content, target)
@@ -62,9 +69,9 @@ def write_parts(target: Path) -> None:
 
 def die_on_time() -> None:
     """Put the end of this process before an epoch."""
-    original = engine_train.train_epoch
+    original = engine_train.run_epoch
 
-    def train_epoch(current):
+    def run_epoch(current):
         mark = Path(os.environ["DIE_MARK"])
         here = (str(current.world.rank), str(current.epoch + 1))
         if here == (os.environ["DIE_RANK"], os.environ["DIE_EPOCH"]) and not mark.exists():
@@ -75,19 +82,19 @@ def die_on_time() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         original(current)
 
-    engine_train.train_epoch = train_epoch
+    engine_train.run_epoch = run_epoch
 
 
 def keep_logits() -> None:
     """Write down what the metrics are computed from."""
-    original = engine_train.confusion_of
+    original = Metrics.of
 
-    def confusion_of(logits, labels):
+    def of(logits, labels):
         if os.environ["RANK"] == "0":
             torch.save(logits, os.environ["LOGITS"])
         return original(logits, labels)
 
-    engine_train.confusion_of = confusion_of
+    Metrics.of = of
 
 
 if __name__ == "__main__":

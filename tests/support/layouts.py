@@ -1,4 +1,4 @@
-"""Tiny data sets on disk for the tests of AffectNet, SFEW and FER+."""
+"""Tiny data sets on disk for the tests of AffectNet, SFEW and FER+, and images to know again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datasets import FaceDataset
 from datasets.ferplus import VOTE_COLUMNS
 from datasets.sfew import SFEW
 
@@ -23,6 +24,16 @@ def picture(seed: int, size: tuple[int, int] = (20, 20)) -> Image.Image:
     """Noise that no other seed gives."""
     values = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     return Image.fromarray(values)
+
+
+def grey(level: int, size: tuple[int, int] = (4, 4)) -> Image.Image:
+    """An image of one grey level."""
+    return Image.new("RGB", size, (level, level, level))
+
+
+def grey_levels(dataset: FaceDataset) -> list[tuple[int, int]]:
+    """(grey level in steps of 20, label) of every image."""
+    return [(round(np.asarray(image).mean() / 20), label) for image, label, _ in dataset]
 
 
 def write_annotations(root: Path) -> Path:
@@ -95,3 +106,46 @@ def write_sfew(root: Path, size: tuple[int, int] = (24, 24)) -> Path:
 def votes(**given: int) -> list[int]:
     """Ten votes by the names of their columns; 0 for the others."""
     return [given.get(name, 0) for name in VOTE_COLUMNS]
+
+
+#: FER+: the votes of each image, first those of the training split, and the csv's Usage. The image
+#: of row i is of grey level 20 i.
+VOTES = (
+    votes(happiness=10),
+    votes(anger=6, fear=4),
+    votes(NF=10),
+    votes(anger=4, fear=3, sadness=3),
+    votes(neutral=7, unknown=3),
+    votes(surprise=9, unknown=1),
+    votes(fear=5, anger=5),
+    votes(sadness=8, fear=2),
+)
+USAGES = ("Training",) * 5 + ("PublicTest", "PublicTest", "PrivateTest")
+
+
+def write_ferplus_rows(root: Path) -> Path:
+    """FER+: fer2013.csv and fer2013new.csv."""
+    faces, rows = [], []
+    for row, usage in enumerate(USAGES):
+        pixels = " ".join([str(20 * row)] * 48 * 48)
+        faces.append({"emotion": 0, "pixels": pixels, "Usage": usage})
+        rows.append({"Usage": usage, "Image name": f"fer{row:07d}.png", **_votes_by_column(row)})
+    write_table(root / "fer2013.csv", faces)
+    write_table(root / "fer2013new.csv", rows)
+    return root
+
+
+def write_ferplus_images(root: Path) -> Path:
+    """FER+: class folders and ferplus_votes.csv."""
+    rows = []
+    for row, usage in enumerate(USAGES):
+        name = f"{'train' if usage == 'Training' else 'test'}/angry/{usage}_{row}.png"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (48, 48), 20 * row).save(root / name)
+        rows.append({"image": name, "usage": usage, **_votes_by_column(row)})
+    write_table(root / "ferplus_votes.csv", rows)
+    return root
+
+
+def _votes_by_column(row: int) -> dict[str, int]:
+    return dict(zip(VOTE_COLUMNS, VOTES[row], strict=True))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.recipe import parse_flags, settings
-from results.experiments import SCRIPTS, as_flags, recipe_of
+from engine.recipe import settings
+from results.experiments import SCRIPTS, as_flags, recipe_with
 
 
 def write_run(
@@ -25,7 +25,7 @@ def write_run(
     The mean class accuracy is a tenth lower than the accuracy. `flags` are settings.
     """
     given = {**SCRIPTS[dataset].flags, "epochs": len(accuracies), **flags}
-    recipe = parse_flags(recipe_of(dataset), "", as_flags(given))
+    recipe = recipe_with(dataset, as_flags(given))
     folder.mkdir(parents=True)
     config = {
         "dataset": dataset,

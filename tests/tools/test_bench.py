@@ -61,8 +61,6 @@ def test_a_device_that_is_not_measured_is_refused(monkeypatch):
 
 
 def test_peak_memory_has_the_gradients_and_not_the_weights(setting):
-    import tools.bench as module
-
     network = torch.nn.Linear(1000, 1000)
 
     def take(images, labels):
@@ -70,10 +68,11 @@ def test_peak_memory_has_the_gradients_and_not_the_weights(setting):
         network.zero_grad(set_to_none=True)
 
     take(torch.randn(2, 1000), None)
-    peak = module.peak(lambda: take(torch.randn(2, 1000), None), torch.device("cpu"))
+    peak = bench.peak(lambda: take(torch.randn(2, 1000), None), torch.device("cpu"))
     assert 4e6 < peak < 5e6
 
 
+@pytest.mark.slow
 def test_quick_writes_every_part_of_the_table(tmp_path, capsys):
     bench.main(["--quick", "--json", str(tmp_path / "bench.json")])
     content = json.loads((tmp_path / "bench.json").read_text())

@@ -44,6 +44,7 @@ def check_about(about: dict[str, str]) -> None:
     assert about["image_size"] == "32"
 
 
+@pytest.mark.slow
 def test_an_exported_program_has_the_networks_logits(trained, tmp_path, capsys):
     path, network = trained
     export.main([str(path), str(tmp_path / "x.pt2")])
@@ -72,10 +73,10 @@ def test_an_image_size_that_is_none_is_refused(trained, tmp_path, size):
     assert not (tmp_path / "x.pt2").exists()
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_onnx_has_the_networks_logits(trained, tmp_path):
-    import onnx
-
+    onnx = pytest.importorskip("onnx")
     path, network = trained
     export.main([str(path), str(tmp_path / "x.onnx")])
     model = onnx.load(tmp_path / "x.onnx")

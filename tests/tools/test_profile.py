@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from common.errors import InputError
+from engine.data import Loaded
+from tests.support.scripts import batch_of
 from tools import profile
 from tools.bench import Setting
 
@@ -76,15 +78,16 @@ def test_waiting_is_the_time_until_a_batch_comes(monkeypatch):
     def load():
         for seconds in (3.0, 1.0):
             now[0] += seconds
-            yield torch.zeros(2, 3, 8, 8), torch.zeros(2), torch.zeros(2)
+            yield Loaded(batch_of(torch.zeros(2, dtype=torch.long)), [])
 
-    def take_step(images, labels):
-        now[0] += 10 * len(images)
+    def take_step(batch):
+        now[0] += 10 * len(batch)
 
     assert profile.epoch(load(), CPU, take_step) == (44.0, 4.0)
     assert now[0] == 44.0
 
 
+@pytest.mark.slow
 def test_quick_says_everything(capsys, monkeypatch):
     monkeypatch.setattr(profile, "types", lambda _: [("float32", False)])
     profile.main(["--quick"])
