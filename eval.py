@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "layout": dataset.layout,
         "image_size": args.image_size or trained.image_size,
         "classes": list(dataset.classes),
-        **metrics.as_json(),
+        **metrics_json(metrics),
         "paper": comparison,
         "skipped": skipped,
         "published_images": published_images,

@@ -17,8 +17,7 @@ from filelock import SoftFileLock, Timeout
 
 from common.errors import InputError
 from common.files import make_folder, write_text
-
-from .recipe import settings
+from common.flags import settings
 
 CONFIG, METRICS, LAST, BEST = "config.json", "metrics.csv", "last.pth", "best.pth"
 FILES = (CONFIG, METRICS, LAST, BEST)

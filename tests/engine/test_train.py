@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import train_rafdb
 from common.batch import Batch
 from common.errors import InputError
-from common.flags import flag
+from common.flags import flag, settings
 from common.signals import Stopped
 from datasets import RAFDB, transforms
 from engine import train as engine_train
@@ -31,7 +31,6 @@ from engine.data import Loaded, SeededImages, TrainingBatches, batches_on, evalu
 from engine.evaluate import Metrics, predict
 from engine.loss_log import LossLog
 from engine.optim import OPTIMIZERS, make_optimizer, shuffle
-from engine.recipe import settings
 from engine.train import build, evaluate, run_epoch, train_one_epoch
 from networks import DAN, DANLoss, LossTerms
 from networks.fused import FusedDAN
