@@ -102,8 +102,9 @@ def write_csv(root: Path, changes: Mapping[int, Mapping[str, object]] | None = N
             whole.paste(picture(number), (10, 5))
             whole.save(path)
             box = {"face_x": 10, "face_y": 5, "face_width": 20, "face_height": 20}
-            other = {"facial_landmarks": "1;2", "valence": 0.1, "arousal": -0.2}
-            rows.append({"subDirectory_filePath": name, **box, **other, "expression": label})
+            other = {"expression": label, "valence": 0.1, "arousal": -0.2}
+            landmarks = {"facial_landmarks": "1;2"}
+            rows.append({"subDirectory_filePath": name, **box, **landmarks, **other})
         if split == "train":
             for number, columns in (changes or {}).items():
                 rows[number].update(columns)
