@@ -89,8 +89,8 @@ def _identify(path: Path) -> None:
         return
     warnings.warn(
         f"{path} is not the known MS-Celeb-1M file: sha256 {digest}, {path.stat().st_size:,} bytes;"
-        f" known is sha256 {MSCELEB_SHA256}, {MSCELEB_BYTES:,} bytes; the paper's numbers need "
-        "that one",
+        f" known is sha256 {MSCELEB_SHA256}, {MSCELEB_BYTES:,} bytes; results may differ from the "
+        "paper's",
         stacklevel=3,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from datasets import AffectNet, AffectNet7, AffectNet8
+from datasets import AffectNet, AffectNet7, AffectNet8, base
 from datasets.affectnet import crop_box
 from tests.support.layouts import (
     AFFECTNET,
@@ -129,6 +129,19 @@ def test_folders_named_by_expression_are_those_named_by_number(tmp_path):
     assert by_name.samples[-1][0].parent.name == "Contempt"
 
 
+def test_class_folders_have_one_order_however_the_disk_lists_them(tmp_path, monkeypatch):
+    root = write_class_folders(tmp_path)
+    once, listed = AffectNet8(root, "train").samples, base.file_names
+    assert [path.name for path, _ in once[1:3]] == ["2.jpg", "40.jpg"]
+    for reverse in (True, False):
+        monkeypatch.setattr(
+            base,
+            "file_names",
+            lambda folder, reverse=reverse: sorted(listed(folder), reverse=reverse),
+        )
+        assert AffectNet8(root, "train").samples == once
+
+
 SPELLINGS = "neutral", "happy happiness", "sad sadness", "surprise", "fear", "disgust"
 SPELLINGS += "anger angry", "contempt"
 
@@ -216,10 +229,13 @@ def test_a_csv_without_column_names_and_with_other_columns_is_refused(tmp_path):
         AffectNet8(tmp_path, "val")
 
 
-def test_blank_lines_are_fine(tmp_path):
+def test_blank_lines_are_fine_and_counted(tmp_path):
     table = write_csv(tmp_path) / "training.csv"
     table.write_text(table.read_text().replace("\n", "\n\n"))
     assert numbered(AffectNet8(tmp_path, "train")) == dict(AFFECTNET["train"])
+    table.write_text(table.read_text().replace("3.png", "none.png"))
+    with pytest.raises(InputError, match=r"none.png does not exist, but row 7 of"):
+        AffectNet8(tmp_path, "train")
 
 
 # ---- face boxes

@@ -253,6 +253,15 @@ def folders(tmp_path) -> Path:
     return write_folders(tmp_path / "data")
 
 
+@pytest.mark.parametrize("tables", ["", "DATASET"])
+def test_a_csv_is_found_in_either_place(tables, tmp_path):
+    root = write_folders(tmp_path / "data", deeper="DATASET")
+    contradict("00002_aligned.jpg,1", "00002_aligned.jpg,3")(root)
+    (root / "train_labels.csv").rename(root / tables / "train_labels.csv")
+    with pytest.raises(InputError, match=rf"{root / tables}/train_labels\.csv gives it 3"):
+        RAFDB(root, "train")
+
+
 @pytest.mark.parametrize(("change", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_a_csv_that_contradicts_the_folders_is_refused(change, message, folders):
     RAFDB(folders, "train")
