@@ -26,7 +26,7 @@ from common.files import make_folder, write_json
 from datasets import DATASETS, FaceDataset
 from engine.evaluate import Metrics
 from results import PublishedNumber, published_for
-from results.metrics import metrics_text
+from results.metrics import metrics_json, metrics_text
 from results.page import write_report
 from results.render import FORMATS, remarks
 from results.report import make_report
