@@ -159,6 +159,7 @@ def test_without_torchrun_there_is_one_process():
 # Two processes on this machine
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path):
     with processes([lambda: write_parts(tmp_path / "parts.pth")] * 2) as started:
         printed = [process.communicate()[0] for process in started]
@@ -207,6 +208,7 @@ def assert_same_content(place: Path, name: str) -> None:
     assert (place / name / "metrics.csv").read_bytes() == metrics
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_prints_and_writes(runs):
     place, results = runs
     result = results["whole"]
@@ -219,6 +221,7 @@ def test_the_first_process_alone_prints_and_writes(runs):
     assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_one_process(runs):
     """14 test images, each counted once: one process finds the same in the checkpoint."""
     place, _ = runs
@@ -240,6 +243,7 @@ def test_metrics_are_those_of_one_process(runs):
     assert content["optimizer_state_dict"]["state"][0]["step"] == 3 * 3
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     place, results = runs
     result = results["restarted"]
@@ -250,6 +254,7 @@ def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     assert_same_content(place, "restarted")
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_command_goes_on(runs):
     place, results = runs
     result = results["stopped"]
@@ -264,6 +269,7 @@ def test_after_ctrl_c_the_same_command_goes_on(runs):
     assert_same_content(place, "stopped")
 
 
+@pytest.mark.slow
 def test_torchrun_prints_the_reason_and_fails(runs):
     place, _ = runs
     result = torchrun(*training(place, place / "none"), "--data", place / "gone")
@@ -271,6 +277,7 @@ def test_torchrun_prints_the_reason_and_fails(runs):
     assert f"error: data folder {place}/gone does not exist" in result.stderr
 
 
+@pytest.mark.slow
 def test_two_machines_give_the_numbers_of_one(runs):
     """Two torchruns here, as on two machines; the second has a run folder that it does not need."""
     place, _ = runs

@@ -240,6 +240,7 @@ def test_the_loss_in_metrics_is_the_weighted_sum_of_its_terms(data, tmp_path):
     assert row["loss"] == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_as_pretrained_gives_its_backbone(data, tmp_path):
     baseline = ("--arch", "resnet18")
     trained = train_tiny(data, tmp_path / "r18", *baseline, recipe=DAN_RECIPE)["model_state_dict"]

@@ -28,7 +28,7 @@ from tests.support.scripts import (
     write_rafdb,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*published are"), pytest.mark.slow]
 
 SMALL = ("--image-size", SIZE, "--batch-size", 8, "--device", "cpu", "--pretrained", "none")
 BASELINE = (*SMALL, "--arch", "resnet18", "--epochs", 1, "--workers", 0)
