@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -272,7 +271,8 @@ def batches_on(
         if (stopped := stop_asked()) is not None:
             raise stopped
         if errors and skipped is None:
-            raise errors[0]
+            # Taken out of the list: an error that its own frame refers to keeps the workers alive.
+            raise errors.pop(0)
         if errors:
             skipped += [str(error) for error in errors]
         if batch is None:
@@ -292,24 +292,22 @@ def reporting_worker_crashes() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if "DataLoader worker" not in text:
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The signal is named in the first of two chained errors; a worker that dies while it hands
+        # over a batch leaves a broken connection instead.
+        text = " ".join(f"{error.__cause__ or ''} {error}".split())
+        if "DataLoader worker" not in text and isinstance(error, RuntimeError):
             raise
-        killed = re.search(r"killed by signal: ([\w ]+)", text)
-        if killed and killed[1] in ("Terminated", "Interrupt", "Hangup"):
+        if not any(name in text for name in ("Killed", "Bus error")):
             time.sleep(1)  # a signal to the whole job reaches its processes one by one
         if (stopped := stop_asked()) is not None:
             raise stopped from None
-        if (killed and killed[1] == "Killed") or text.endswith("exited unexpectedly"):
-            found = "the system killed a DataLoader worker, as it does when memory runs out"
-        elif killed and killed[1].startswith("Bus"):
-            found = "a DataLoader worker found no shared memory left (/dev/shm)"
-        else:
-            found = f"a DataLoader worker died ({text})"
+        reason = text if "signal" in text else "killed by the system, as when memory runs out"
+        for name, cause in (("Killed", "when memory runs out"), ("Bus", "without shared memory")):
+            reason = f"killed by the system, as {cause}" if f"signal: {name}" in text else reason
         raise InputError(
-            f"{found}; use fewer --workers or a smaller --batch-size; a training run goes on "
-            "with --resume"
+            f"a DataLoader worker died: {reason}; use fewer --workers or a smaller --batch-size; a "
+            "training run goes on with --resume"
         ) from error
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from common.cli import call_main
 from common.devices import find_device
 from common.files import write_json
+from common.flags import parse_flags, settings
 from common.progress import duration, progress_bar
 from common.signals import Stopped
 
@@ -38,7 +39,7 @@ from .distributed import World, join_processes, sync_batch_norm, wrap_ddp
 from .evaluate import Metrics, predict
 from .loss_log import LossLog
 from .optim import make_optimizer
-from .recipe import Recipe, parse_flags, settings
+from .recipe import Recipe
 from .run_folder import (
     BEST,
     CONFIG,

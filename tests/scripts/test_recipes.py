@@ -18,10 +18,11 @@ import train_fer2013
 import train_rafdb
 import train_sfew
 from common.errors import InputError
+from common.flags import parse_flags, settings
 from datasets import DATASETS, FER2013, RAFDB, SFEW, AffectNet7, AffectNet8, transforms
 from engine.checkpoint import load_checkpoint
 from engine.optim import shuffle
-from engine.recipe import Recipe, neutral_flags, parse_flags, settings
+from engine.recipe import Recipe, neutral_flags
 from engine.train import train
 from networks import Method
 from networks.backbone import MSCELEB
