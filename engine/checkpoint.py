@@ -46,9 +46,6 @@ PARTS = {
     "scheduler_state_dict": dict,
 }
 
-#: What values of other names, shapes, types and sizes raise.
-UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; `path` holds the old one or the new one, whole, at any moment."""
@@ -86,10 +83,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             "a file that a train script wrote or one of the release"
         )
     return content
-
-
-# --------------------------------------------------------------------------------------------
-# Resuming
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -171,7 +164,14 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         restore_random_states(checkpoint["random_states"])
         run.epoch = run.saved = checkpoint["iter"]
         run.rows = checkpoint["metrics"]
-    except UNFIT as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"
@@ -213,10 +213,6 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
         tensors = all(isinstance(v, Tensor) and v.shape in shapes for v in state.values())
         if not tensors or list(state) != list(states[0]):
             raise ValueError(f"the optimiser's state of parameter {number} has another form")
-
-
-# --------------------------------------------------------------------------------------------
-# Random generators
 
 
 def random_states() -> dict[str, Any]:

@@ -142,13 +142,6 @@ def wrap_ddp(network: nn.Module, criterion: nn.Module, world: World) -> tuple[nn
     return DistributedDataParallel(network, gradient_as_bucket_view=True), criterion
 
 
-def sync_batch_norm(network: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """A network whose batch statistics are those of all processes, on GPUs."""
-    if world.size == 1 or device.type != "cuda":
-        return network
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-
-
 @contextlib.contextmanager
 def join_processes(device_name: str) -> Iterator[World]:
     """Join the processes that torchrun started; alone where it did not.
