@@ -29,6 +29,8 @@ from tests.support.scripts import (
 
 FLAGS = ("--epochs", 10_000)  # longer than any test waits
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def running(data: Path, folder: Path, *flags: object) -> Iterator[Forked]:

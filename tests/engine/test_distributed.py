@@ -337,6 +337,7 @@ def assert_whole(folder: Path) -> int:
     return content["iter"]
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_named(tmp_path):
     data = write_rafdb(tmp_path / "data")
     image = data / "Image/aligned/train_00003_aligned.jpg"
@@ -355,6 +356,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("flags", "words"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.slow
 def test_what_several_processes_cannot_do_is_refused(flags, words, data, tmp_path):
     with trainings([flags, flags], data, tmp_path / "run") as started:
         statuses, said = ends(started)
@@ -364,6 +366,7 @@ def test_what_several_processes_cannot_do_is_refused(flags, words, data, tmp_pat
 
 
 @pytest.mark.parametrize("there", ["a run", "a file"])
+@pytest.mark.slow
 def test_a_folder_that_the_first_process_cannot_use_ends_all(data, tmp_path, there):
     if there == "a file":
         (tmp_path / "run").touch()
@@ -377,6 +380,7 @@ def test_a_folder_that_the_first_process_cannot_use_ends_all(data, tmp_path, the
     assert sum(words in line for line in said) == 1
 
 
+@pytest.mark.slow
 def test_data_that_the_second_process_alone_does_not_find_end_all(data, tmp_path):
     with trainings([(), ("--data", tmp_path / "gone")], data, tmp_path / "run") as started:
         statuses, said = ends(started)
@@ -384,6 +388,7 @@ def test_data_that_the_second_process_alone_does_not_find_end_all(data, tmp_path
     assert f"error: data folder {tmp_path}/gone does not exist" in "\n".join(said)
 
 
+@pytest.mark.slow
 def test_processes_with_other_settings_are_refused(data, tmp_path):
     with trainings([(), ("--lr", 0.5)], data, tmp_path / "run") as started:
         statuses, said = ends(started)
@@ -393,6 +398,7 @@ def test_processes_with_other_settings_are_refused(data, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["fewer", "labels"])
+@pytest.mark.slow
 def test_processes_with_other_data_are_refused(data, tmp_path, change):
     """They would wait for each other's batches for ever, or train on other labels."""
     other = write_rafdb(tmp_path / "other", train=21 if change == "labels" else 20)
@@ -407,6 +413,7 @@ def test_processes_with_other_data_are_refused(data, tmp_path, change):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_a_signal_to_one_ends_the_other(data, tmp_path, rank, number):
     with trainings([MANY, MANY], data, tmp_path / "run") as started:
         started[0].wait_for("epoch 2/")
@@ -421,6 +428,7 @@ def test_a_signal_to_one_ends_the_other(data, tmp_path, rank, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_to_all_ends_all(data, tmp_path, number):
     with trainings([MANY, MANY], data, tmp_path / "run") as started:
         started[0].wait_for("epoch 2/")
