@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -179,8 +179,7 @@ def make_loader(
         worker_init_fn=_leave_signals_to_the_main_process,
         # Forked workers share the images kept in memory (engine/speed.py).
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # Starting workers draws a number, and a resumed run starts them once more. Drawn from the
-        # program's generator, it would leave that in another state than an undisturbed run.
+        # Starting workers draws a number, and a resumed run does so once more: not from our state.
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -299,7 +298,9 @@ def reporting_worker_crashes() -> Iterator[None]:
         if "DataLoader worker" not in text and isinstance(error, RuntimeError):
             raise
         if not any(name in text for name in ("Killed", "Bus error")):
-            time.sleep(1)  # a signal to the whole job reaches its processes one by one
+            # A signal to the whole job reaches its processes one by one. Meanwhile torch may raise.
+            with suppress(RuntimeError):
+                time.sleep(1)
         if (stopped := stop_asked()) is not None:
             raise stopped from None
         reason = text if "signal" in text else "killed by the system, as when memory runs out"
