@@ -75,7 +75,7 @@ fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads fi
 	$(BIN)/python -m tests.fuzz --examples 2000
 
 kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit
-	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25
+	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25 --epochs 100
 
 lint: $(VENV)/.installed-dev ## errors, formatting, layers and import circles
 	$(BIN)/ruff check .

@@ -348,8 +348,10 @@ def read_csv(table: Path, columns: Sequence[str], **options: Any) -> pd.DataFram
 
     Raises InputError where it cannot be read or lacks one of the columns.
     """
+    # No index: pandas takes the first fields of a row that is too long for one.
+    options = {"skipinitialspace": True, "skip_blank_lines": False, "index_col": False, **options}
     try:
-        rows = pd.read_csv(table, skipinitialspace=True, skip_blank_lines=False, **options)
+        rows = pd.read_csv(table, **options)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{table} cannot be read as csv ({error})") from error
     rows.columns = [str(column).strip() for column in rows.columns]

@@ -28,7 +28,7 @@ from .distributed import World
 from .recipe import Recipe
 from .speed import MEMORY_FORMAT, cache_images
 
-#: The images that --holdout and --limit choose are the same for every seed of a comparison.
+#: --holdout and --limit choose the same images for every seed of a comparison.
 SUBSET_SEED = 0
 
 Draw = tuple[int, int]  # (position of the image, seed of its augmentation)
