@@ -51,10 +51,10 @@ def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
         source, weights = "torchvision's ImageNet weights", _imagenet_weights()
     else:
         path = Path(pretrained)
-        _explain_missing(path)
+        _check_exists(path)
         source, weights = str(path), _tensors_of(load_tensors(path, "backbone weights"), path)
         if path.name == Path(MSCELEB).name:
-            _identify(path)
+            _report_whether_known(path)
     _fill(backbone, _backbone_names(weights, source), source)
 
 
@@ -69,7 +69,7 @@ def _imagenet_weights() -> dict[str, Tensor]:
         ) from error
 
 
-def _explain_missing(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if path.is_file():
         return
     raise InputError(
@@ -80,7 +80,7 @@ def _explain_missing(path: Path) -> None:
     )
 
 
-def _identify(path: Path) -> None:
+def _report_whether_known(path: Path) -> None:
     """Say whether a file that is called resnet18_msceleb.pth is the one that is known."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_text
-from engine.recipe import neutral_flags
+from engine.recipe import flags_that_may_change
 
 METRICS = ("accuracy", "mean_class_accuracy")
 
@@ -128,7 +128,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those that say where and how fast a run computes."""
-    neutral = neutral_flags()
+    neutral = flags_that_may_change()
     return {name: value for name, value in settings.items() if name not in neutral}
 
 

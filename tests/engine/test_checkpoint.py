@@ -398,19 +398,19 @@ DAMAGE: dict[str, tuple[tuple, Any, str]] = {
     "two groups": ((OPTIMIZER, "param_groups"), [{}, {}], "param_groups"),
     "learning rate as text": ((OPTIMIZER, "param_groups", 0, "lr"), "high", "param_groups 0 lr"),
     "one beta": ((OPTIMIZER, "param_groups", 0, "betas"), [0.9], "param_groups 0 betas"),
-    "states of others": ((OPTIMIZER, "state"), {5: {}}, "state is of other parameters"),
+    "states of others": ((OPTIMIZER, "state"), {5: {}}, "state belongs to other parameters"),
     "states of no kind": ((OPTIMIZER, "state"), 5, "does not fit"),
     "a state of no kind": ((OPTIMIZER, "state", 1), ["step"], "does not fit"),
     "a moment of another shape": (
         (OPTIMIZER, "state", 0, "exp_avg"),
         torch.zeros(5),
-        "parameter 0 has another form",
+        "parameter 0 has another layout",
     ),
-    "a moment as text": ((OPTIMIZER, "state", 0, "exp_avg"), "x", "parameter 0 has another form"),
+    "a moment as text": ((OPTIMIZER, "state", 0, "exp_avg"), "x", "parameter 0 has another layout"),
     "half a state": (
         (OPTIMIZER, "state", 2),
         {"step": torch.tensor(1.0)},
-        "parameter 2 has another form",
+        "parameter 2 has another layout",
     ),
     "a method of the scheduler": (("scheduler_state_dict", "step"), 3, "scheduler_state_dict"),
     "the scheduler's rates": (
