@@ -369,7 +369,7 @@ OPTIMIZER, RANDOM = "optimizer_state_dict", "random_states"
 DAMAGE: dict[str, tuple[tuple, Any, str]] = {
     "iter as text": (("iter",), "2", "iter should be int"),
     "iter as a truth": (("iter",), True, "iter should be int"),
-    "another iter": (("iter",), 2, "its metrics are not one row an epoch"),
+    "another iter": (("iter",), 2, "its metrics are not one row per epoch"),
     "no metrics": (("metrics",), {}, "metrics should be list"),
     "rows of no kind": (("metrics",), [[]], "its metrics are not"),
     "rows without names": (("metrics",), [{}], "its metrics are not"),
