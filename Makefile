@@ -74,7 +74,7 @@ test-fast: $(VENV)/.installed-dev ## the tests that are not slow: under a minute
 fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads files or flags
 	$(BIN)/python -m tests.fuzz --examples 2000
 
-kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit
+kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, expect bitwise identical results
 	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25
 
 lint: $(VENV)/.installed-dev ## errors, formatting, layers and import circles

@@ -94,9 +94,9 @@ def _sha256(path: Path) -> str:
 
 
 def _training_command(run: Path) -> str:
-    """The config.json beside the checkpoint; {} if it is missing or unreadable."""
+    """The command in the config.json beside the checkpoint, or a text that says it is missing."""
     try:
         command = json.loads((run / "config.json").read_text(encoding="utf-8"))["command"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "not known: there is no config.json of a run beside the checkpoint"
+        return "unknown: there is no valid config.json beside the checkpoint"
     return str(command)

@@ -316,7 +316,7 @@ def test_a_flag_that_is_younger_than_the_checkpoint_had_its_default(data, whole,
 
 
 def test_other_types_of_settings_differ(data, cut):
-    """A truth is no number, and a tensor compares to neither (found by tests/fuzz.py)."""
+    """A bool is not a number, and a tensor compares to neither (found by tests/fuzz.py)."""
     checkpoint, recipe = load(cut / "last.pth"), small_recipe(data, cut, *FLAGS)
     assert checkpoints.differences(checkpoint, recipe) == []
     for value in (torch.zeros(2), True, "4", 4.0):

@@ -304,7 +304,7 @@ def test_two_machines_give_the_numbers_of_one(runs):
 
 
 # --------------------------------------------------------------------------------------------
-# One process fails: all end soon, and the reason is told
+# One process fails: all end soon, and the reason is printed
 
 
 def trainings(
