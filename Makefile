@@ -14,7 +14,7 @@ DEMO_RUN := --data $(DEMO)/raf-basic --image-size 64 --batch-size 128 --optimize
 
 # Siblings of the demo: DAN from a backbone that has seen synthetic faces, as in the paper it has seen
 # MS-Celeb-1M's; few faces and epochs, the rest is each data set's own recipe.
-TRUNK_RUN := --data $(DEMO)/raf-basic --arch resnet18 --pretrained none --optimizer adamw \
+BACKBONE_RUN := --data $(DEMO)/raf-basic --arch resnet18 --pretrained none --optimizer adamw \
 	--scheduler cosine --image-size 48 --batch-size 64 --epochs 4 --lr 0.001 --amp auto --seed 0 \
 	--resume --output $(DEMO)/backbone
 SIBLING_RUN := --pretrained $(DEMO)/backbone/last.pth --image-size 48 --lr 0.0005 \
@@ -43,7 +43,7 @@ demo: $(VENV)/.installed ## the main job on synthetic faces: under 4 minutes on 
 
 demo-backbone: $(VENV)/.installed
 	$(BIN)/python -m datasets.demo rafdb $(DEMO)/raf-basic $(DEMO_FACES)
-	$(BIN)/python train_rafdb.py $(TRUNK_RUN)
+	$(BIN)/python train_rafdb.py $(BACKBONE_RUN)
 
 demo-affectnet: demo-backbone ## AffectNet's layout and recipe on synthetic faces: under 3 minutes
 	$(BIN)/python -m datasets.demo affectnet $(DEMO)/affectnet --train 2000 --val 400 --seed 0
@@ -74,7 +74,7 @@ test-fast: $(VENV)/.installed-dev ## the tests that are not slow: under a minute
 fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads files or flags
 	$(BIN)/python -m tests.fuzz --examples 2000
 
-kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit
+kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, expect bitwise identical results
 	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25 --epochs 100
 
 lint: $(VENV)/.installed-dev ## errors, formatting, layers and import circles

@@ -6,8 +6,8 @@
 
 The data set and its folder come from the checkpoint (ours) or from the file's name (released)
 unless they are given. All numbers come from one confusion matrix over the whole split, and from
-the network as it was trained, in float32, unless --fast or --amp asks for less. --tables prints the
-paper's tables with the finished runs beside them.
+the network as trained, in float32, unless --fast or --amp is given. --tables prints the paper's
+tables with the finished runs beside them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEFAULT_RUNS = Path("runs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate as the command line says.
+    """Evaluate a checkpoint, or print the tables.
 
     Raises InputError for a checkpoint, data or flags that do not fit each other.
     """
@@ -115,7 +115,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=DEFAULT_RUNS,
         metavar="DIR",
-        help="with --tables: folder below which run folders are, or a csv of runs [runs]",
+        help="with --tables: folder that contains run folders, or a csv of runs [runs]",
     )
     add(
         "--format",
@@ -158,19 +158,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--amp",
         choices=("auto", "bf16", "off"),
         default="off",
-        help="mixed precision: off (what published numbers are), bf16, or auto: bf16 where the "
+        help="mixed precision: off (as for the published numbers), bf16, or auto: bf16 where the "
         "hardware natively supports it [off]",
     )
     add(
         "--fast",
         action="store_true",
-        help="run a fused network: sooner, the same numbers but for rounding",
+        help="run a fused network: faster, the same numbers up to rounding",
     )
     add(
         "--on-bad-image",
         default="stop",
         choices=("stop", "skip"),
-        help="an image that cannot be read ends the evaluation, or is skipped, listed and counted "
+        help="an unreadable image ends the evaluation (stop), or is skipped, listed and counted "
         "[stop]",
     )
     args = parser.parse_args(arguments)
@@ -211,11 +211,11 @@ def print_numbers(
     for line in skipped:
         print(f"skipped: {line}")
     if skipped:
-        print(f"{len(skipped)} of {len(dataset):,} images were skipped: no number counts them")
+        print(f"{len(skipped)} of {len(dataset):,} images were skipped; the metrics exclude them")
 
 
 def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:
-    """What the paper says of this network on this split."""
+    """The paper's numbers for this network on this split."""
     if dataset.split != dataset.evaluated_split:
         return []
     method = {"DAN": "DAN", "ResNet18": "ResNet-18"}[type(trained.network).__name__]
@@ -250,7 +250,7 @@ def comparison_text(comparison: Sequence[dict[str, Any]], images: int) -> str:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse places that cannot be written before the work is done, not after."""
+    """Raise InputError for outputs that cannot be written, before the evaluation."""
     if args.json and (args.json.is_dir() or not args.json.parent.is_dir()):
         raise InputError(f"--json {args.json}: expected a file in a folder that exists")
     if args.report:

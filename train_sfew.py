@@ -4,8 +4,8 @@
     python train_sfew.py --data datasets/sfew-aligned
 
 needs the aligned faces and the MS-Celeb-1M weights in models/pretrain/. It writes runs/sfew-seed0/
-with config.json, metrics.csv, last.pth and best.pth, prints a line an epoch and last the accuracies
-of the last and of the best epoch.
+with config.json, metrics.csv, last.pth and best.pth, prints a line per epoch and finally the
+accuracies of the last and the best epoch.
 
 The release has no script for SFEW. The values below are the paper's and the author's; the rest,
 optimiser and schedule included, is AffectNet's recipe (--scheduler constant keeps the rate).

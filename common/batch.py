@@ -1,4 +1,4 @@
-"""What a data set gives, and what a method gets."""
+"""`Sample`, an item of a data set, and `Batch`, what a method gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Sample(NamedTuple):
 
     image: Any  # (3, S, S) after the transform
     label: int
-    targets: Mapping[str, Tensor] = {}  # what else the data set knows: see `Batch`
+    targets: Mapping[str, Tensor] = {}  # other annotations, by name: see `Batch`
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Batch:
 
     images: Tensor  # (B, 3, S, S), normalised
     labels: Tensor  # (B,) int64
-    indices: Tensor  # (B,) int64, the images' places in the data set; stays on the CPU
-    #: By name, each (B, ...): "soft_labels" (B, C), the share of the votes that each class got.
+    indices: Tensor  # (B,) int64, the images' indices in the data set; stays on the CPU
+    #: By name, each (B, ...): "soft_labels" (B, C), the fraction of the votes for each class.
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Batch:
         """The batch on a device, its images in a memory format."""
 
         def moved(tensor: Tensor) -> Tensor:
-            # Only to a GPU, from pinned memory: elsewhere a copy may be read before it is whole.
+            # Only to a GPU: on other devices a non-blocking copy may be read before it is complete.
             return tensor.to(device, non_blocking=device.type == "cuda")
 
         return Batch(

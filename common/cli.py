@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which takes no abbreviated flags."""
 
     def __init__(self, description: str | None = None, **options: Any):
-        """options: further ones of argparse; its sub-commands are parsers of this class too."""
+        """options: passed on to argparse; subcommands are parsers of this class too."""
         ours = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(description=description, **{**ours, **options})
 
@@ -39,7 +39,7 @@ def call_main(main: Callable[[], int | None]) -> NoReturn:
             status = main() or 0
             sys.stdout.flush()
         except Exception:
-            # Torch reports workers that the same signal ended, wherever the program is then.
+            # torch may raise for workers that the same signal ended, anywhere in the program.
             if (stopped := stop_asked()) is None:
                 raise
             raise stopped from None
@@ -50,7 +50,7 @@ def call_main(main: Callable[[], int | None]) -> NoReturn:
         print(stopped, file=sys.stderr)
         status = stopped.status
     except BrokenPipeError:
-        # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
+        # The reader (head, less) has exited; redirect stdout so that exiting raises no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except OSError as error:
@@ -62,5 +62,5 @@ def call_main(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_place: object, **_options: object) -> None:
-    """One line without the place in the code; `python -W` filters work as ever."""
+    """One line without the source location; `python -W` filters still apply."""
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import InputError
 def find_device(name: str) -> torch.device:
     """The device of that name; "auto" takes a GPU if there is one.
 
-    A GPU becomes torch's current one, whose stream events and waiting refer to.
+    A GPU becomes torch's current device, to which events and synchronisation refer.
 
     Raises InputError where there is no such device.
     """

@@ -1,10 +1,10 @@
-"""The one exception that means "the input is at fault, not the program"."""
+"""The exception for bad input, as opposed to a bug in the program."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Bad input from outside: its message is one line with what was found, expected and to do.
+    """Bad input: the message is one line that says what was found, expected, and what to do.
 
     Scripts print it without a traceback and exit with status 2; library users can catch it as
     a ValueError.

@@ -1,4 +1,4 @@
-"""Files that are whole or old, and checkpoints that cannot run code."""
+"""Atomic file writes, and loading checkpoints without executing code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .errors import InputError
 def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file under a temporary name, flush it to the disk, then rename it to `path`.
 
-    At any moment `path` holds the old content or the new, never a part.
+    `path` always holds the complete old or the complete new content.
 
     Raises InputError where the folder is missing, read-only or full.
     """
-    # A link stays a link; a device (/dev/stdout) or a pipe must not become a file.
+    # A link is followed, not replaced; a device (/dev/stdout) or a pipe must not become a file.
     if path.exists() and not path.is_file():
         raise InputError(f"cannot write {path}: it exists and is not a regular file")
     path = path.resolve()
@@ -38,25 +38,25 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files for the owner alone; a result is as readable as any other file.
+        # mkstemp makes files that only the owner can read; results get the usual permissions.
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
         _flush_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        # torch's zip writer (inline_container.cc) hides what the disk said in a RuntimeError.
+        # torch's zip writer (inline_container.cc) turns the disk's error into a RuntimeError.
         writer = any(word in str(error) for word in ("PytorchStreamWriter", "inline_container"))
         full_disk = isinstance(error, RuntimeError) and writer
         if isinstance(error, OSError) or full_disk:
             reason = getattr(error, "strerror", None) or "the disk is full or gone"
             raise InputError(
-                f"cannot write {path}: {reason}; what was there before is still whole"
+                f"cannot write {path}: {reason}; the previous file is unchanged"
             ) from error
         raise
 
 
 def _flush_folder(folder: Path) -> None:
-    """Bring the new name to the disk too, or a power cut could take it; best effort."""
+    """Flush the renaming to the disk too, or a power cut could undo it; best effort."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -73,7 +73,7 @@ def _umask() -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises InputError where that cannot be."""
+    """Make a folder and its parents; raises InputError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,18 +86,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_whole` for JSON; not-a-number is refused, since JSON has none."""
+    """`write_whole` for JSON; raises ValueError for nan, which JSON does not have."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     """Read a torch file that holds a dict of tensors and basic types, onto the CPU.
 
-    Nothing in the file is executed (`weights_only=True`), and no tensor in it is sparse, empty of
-    data or holds a number that is not finite. `what` names the file's role in messages
-    ("checkpoint", "backbone weights").
+    Nothing in the file is executed (`weights_only=True`). Every tensor is dense and finite and has
+    its data. `what` names the file's role in messages ("checkpoint", "backbone weights").
 
-    Raises InputError where the file is missing, truncated, unsafe, or something else.
+    Raises InputError where the file is missing, truncated, unsafe, or not such a file.
     """
     path = Path(path)
     if not path.is_file():
@@ -106,18 +105,18 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # What torch found comes after what it says of its versions.
+        # torch's message has the reason after its advice on versions.
         found = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split())
         reason = found.partition(". ")[0][:200]
         raise InputError(
             f"{what} {path} holds more than tensors and plain values and is not loaded, since "
             f"it could run code ({reason}), or it is not a torch file"
         ) from error
-    except Exception as error:  # what torch raises on foreign bytes has no common base
+    except Exception as error:  # torch's errors for arbitrary bytes have no common base
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{what} {path} cannot be read as a torch file: truncated or something else "
-            f"({reason}); fetch or write it again"
+            f"{what} {path} cannot be read as a torch file: it is truncated or another kind of "
+            f"file ({reason}); download or write it again"
         ) from error
     if not isinstance(content, dict):
         raise InputError(
@@ -126,12 +125,12 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     try:
         _check_content("", content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} {path}: {error}; fetch or write the file again") from error
+        raise InputError(f"{what} {path}: {error}; download or write the file again") from error
     return content
 
 
 def _check_content(where: str, value: Any) -> None:
-    """Raises ValueError for what no training writes: see `load_tensors`."""
+    """Raises ValueError for what a training run never writes: see `load_tensors`."""
     if isinstance(value, dict | list | tuple):
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
             _check_content(f"{where}/{name}" if where else str(name), item)
@@ -140,6 +139,8 @@ def _check_content(where: str, value: Any) -> None:
             raise ValueError(f"{where} is not a plain, dense tensor")
         if value.device.type != "cpu" or value.is_quantized or value.is_complex():
             raise ValueError(f"{where} is not a tensor of real numbers with its data")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{where} claims more numbers than the file holds")
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{where} holds numbers that are not finite")
     elif not isinstance(value, str | bytes | int | float | bool | None):
@@ -163,7 +164,7 @@ def _number(kind: _NumberType, content: bytes) -> float:
     return np.frombuffer(content, np.dtype(kind.code))[0].item()
 
 
-#: Old files hold accuracies as numpy numbers. They are read as Python's, without numpy's own code.
+#: Old files hold accuracies as numpy scalars, which are read as Python numbers.
 SAFE_GLOBALS = [
     (_number, "numpy.core.multiarray.scalar"),
     (_number, "numpy._core.multiarray.scalar"),

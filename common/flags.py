@@ -28,7 +28,7 @@ def flag(
     choices: the values allowed; a mapping gives the object that each name stands for, which is
         how a field that holds a callable can be chosen on the command line.
     check, expected: a test of the parsed value and, in words, what passes it.
-    affects_result: False for what may differ between a run and its `--resume` (device, workers).
+    affects_result: False for what may change between a run and its `--resume` (device, workers).
     """
     metadata = {
         "help": help,
@@ -63,7 +63,7 @@ def flag_fields(recipe: Any) -> Iterator[tuple[Any, dataclasses.Field]]:
 def settings(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
     """The flags' values as plain types, by name; callables as text.
 
-    result_only leaves out what may differ between a run and its `--resume`.
+    result_only leaves out what may change between a run and its `--resume`.
     """
     return {
         field.name: plain_value(getattr(owner, field.name))
@@ -73,7 +73,7 @@ def settings(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A flag's value as a plain type: a callable becomes the call that it makes."""
+    """A flag's value as a plain type; a callable becomes its name and arguments, as text."""
     if isinstance(value, partial):
         arguments = ", ".join(f"{key}={item!r}" for key, item in value.keywords.items())
         return f"{value.func.__name__}({arguments})"
@@ -81,9 +81,9 @@ def plain_value(value: Any) -> Any:
 
 
 def parse_flags(recipe: Any, description: str, arguments: Sequence[str] | None = None) -> Any:
-    """The recipe with what the command line changes; `--help` shows the recipe's values.
+    """The recipe with the flags of the command line; `--help` shows the recipe's values.
 
-    Raises InputError for an unknown flag and for a value of another type or out of range.
+    Raises InputError for an unknown flag and for a value of the wrong type or out of range.
     """
     parser = Parser(description)
     for owner, field in flag_fields(recipe):

@@ -1,4 +1,4 @@
-"""The look of progress bars, and times in words."""
+"""Progress bars, and durations in words."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def progress_bar(total: int, description: str) -> dict[str, Any]:
-    """Arguments of tqdm for a bar over `total` images: images/s and time left come with it."""
-    # In a log file every refresh is a line, so they are rare there.
+    """Arguments of tqdm for a bar over `total` images, with images/s and time left."""
+    # In a log file every refresh adds a line, so refreshes are rare.
     seconds = 0.2 if sys.stderr.isatty() else 30.0
     return {
         "total": total,
@@ -16,7 +16,7 @@ def progress_bar(total: int, description: str) -> dict[str, Any]:
         "unit": " images",
         "leave": False,
         "mininterval": seconds,
-        # And a short pass needs none, which keeps a one-line error a line of its own.
+        # A short pass shows no bar, so that a one-line error stays on its own line.
         "delay": 0.0 if sys.stderr.isatty() else seconds,
         "maxinterval": max(seconds, 10.0),
         "dynamic_ncols": True,

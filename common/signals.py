@@ -1,7 +1,7 @@
 """Ctrl-C, and the signals with which batch systems and closed terminals end a process.
 
-The first signal raises `Stopped` wherever the program is, so what it was doing ends within a step
-and files are left whole. A second one while that is under way ends the process on the spot.
+The first signal raises `Stopped` in the main thread, so the program ends within a step and leaves
+no partial files. A second signal during that ends the process at once.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import threading
 import time
 from typing import Any
 
-# `timeout` and batch systems send several signals at once: repeats within so many seconds count
-# as the first.
+# `timeout` and batch systems send several signals at once: within this many seconds, repeated
+# signals count as the first.
 PATIENCE = 5.0
 NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (the terminal was closed)"}
 
 _first: list[tuple[int, float]] = []  # the first signal and when it came
+_owner = [0]  # the process that watches; forked workers inherit its handlers
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to end; whoever can go on later adds `advice` on how to."""
+    """A signal asked the process to end; a caller that can resume adds `advice` on how to."""
 
     def __init__(self, number: int):
         super().__init__()
@@ -39,10 +40,11 @@ class Stopped(KeyboardInterrupt):
 
 
 def watch_signals() -> None:
-    """From now on a signal to end raises `Stopped` in the main thread of this process."""
+    """Make termination signals raise `Stopped` in the main thread of this process."""
     if threading.current_thread() is not threading.main_thread():
         return
     _first.clear()
+    _owner[:] = [os.getpid()]
     for name in NAMES:
         # Signals that were ignored when the process started (nohup, &) stay so.
         if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN:
@@ -50,19 +52,24 @@ def watch_signals() -> None:
 
 
 def _stop(number: int, _frame: Any) -> None:
+    if os.getpid() != _owner[0]:
+        # A forked worker. Ctrl-C and a closed terminal reach it too; its main process ends it.
+        if number == signal.SIGTERM:
+            os._exit(128 + number)
+        return
     if _first:
         if time.monotonic() - _first[0][1] > PATIENCE:
             os._exit(128 + number)
         return
     _first.append((number, time.monotonic()))
-    # The same signal may end our DataLoader workers; that is not an error then.
+    # The same signal may end our DataLoader workers, which is not an error.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise Stopped(number)
 
 
 def stop_asked() -> Stopped | None:
-    """The stop that a signal asked for, if one did; also where something swallowed it.
+    """`Stopped` if a signal has come, even if something swallowed the exception; else None.
 
-    Python only prints an exception that is raised inside a destructor, so a loop looks here.
+    Python only prints an exception raised inside a destructor, so loops check here too.
     """
     return Stopped(_first[0][0]) if _first else None

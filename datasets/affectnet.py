@@ -29,7 +29,7 @@ EXPRESSIONS = (
     "Anger",
     "Contempt",
 )
-#: What class folders are called besides the names above.
+#: Other names of class folders.
 FOLDER_NAMES = {
     "Neutral": ("0",),
     "Happy": ("1", "happiness"),
@@ -40,11 +40,11 @@ FOLDER_NAMES = {
     "Anger": ("6", "angry"),
     "Contempt": ("7",),
 }
-# What else the csv files of the 120 GB release say: none, uncertain, no face.
+# The other labels in the csv files of the 120 GB release: none, uncertain, no face.
 OTHER_LABELS = (8, 9, 10)
 
 ANNOTATIONS, FOLDERS, CSV = "annotations", "folders", "csv"
-#: What stands for a split in each layout.
+#: The name of each split in each layout.
 LAYOUTS = {
     ANNOTATIONS: {"train": "train_set", "val": "val_set"},
     FOLDERS: {"train": "train", "val": "val"},
@@ -305,7 +305,7 @@ def find_layout(root: Path, wanted: str, kind: type[FaceDataset]) -> str:
 def crop_box(image: Image.Image, box: Iterable[int], margin: float, where: str) -> Image.Image:
     """The part of an image in a box (x, y, width, height) and a margin around it, in pixels.
 
-    margin is a share of the box's sides. What lies outside the image is cut off.
+    margin is a fraction of the box's sides. What lies outside the image is cut off.
 
     Raises InputError where nothing is left.
     """
@@ -322,7 +322,7 @@ def crop_box(image: Image.Image, box: Iterable[int], margin: float, where: str) 
 
 
 class _Listings:
-    """Answers whether files exist with one listing per folder instead of one question per file."""
+    """Checks whether files exist with one listing per folder instead of one check per file."""
 
     def __init__(self, root: Path):
         if not root.is_dir():
@@ -348,8 +348,8 @@ def _read_release(table: Path) -> pd.DataFrame:
     columns = {} if named else {"header": None, "names": RELEASE_COLUMNS}
     if not named:
         warnings.warn(
-            f"{table} has no first line with column names; its columns are taken to be the "
-            f"release's: {', '.join(RELEASE_COLUMNS)}",
+            f"{table} has no first line with column names; it is read with the release's "
+            f"columns: {', '.join(RELEASE_COLUMNS)}",
             stacklevel=2,
         )
     rows = read_csv(table, CSV_COLUMNS, usecols=lambda name: name.strip() in CSV_COLUMNS, **columns)
@@ -360,7 +360,7 @@ def _read_release(table: Path) -> pd.DataFrame:
 
 
 def _has_column_names(table: Path) -> bool:
-    """Whether a csv does not begin with an image: numbers where the release has numbers."""
+    """Whether a csv's first line is column names, not an image with the release's numbers."""
     first = read_csv(table, (), header=None, nrows=1)
     if len(first.columns) != len(RELEASE_COLUMNS):
         return True

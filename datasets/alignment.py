@@ -18,14 +18,14 @@ from common.errors import InputError
 #: Order of the five points; left is the side with the smaller x.
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
-# Where the points belong, in shares of the crop's side: eyes a third of the width apart, the face
-# from forehead to chin, as in RAF-DB's aligned images.
+# Where the points belong, as fractions of the crop's side: eyes a third of the width apart, the
+# face from forehead to chin, as in RAF-DB's aligned images.
 TEMPLATE = np.array(
     [(0.3325, 0.39), (0.6675, 0.39), (0.5, 0.60), (0.366, 0.75), (0.634, 0.75)], dtype=np.float64
 )
 
-# Fitted to the eyes alone, a face in profile would fill the crop many times over: its eyes are
-# close together. Beyond this stretch of the distance from eyes to mouth, that distance decides.
+# The eyes of a face in profile are close together, so fitted to the eyes alone it would be far
+# larger than the crop. The distance from eyes to mouth is stretched by at most this factor.
 MAX_STRETCH = 1.35
 
 DEFAULT_SIZE = 224  # pixels, both sides
@@ -58,7 +58,7 @@ def _off_center(face: Face, image: Image.Image) -> float:
     return math.hypot((left + right - image.width) / 2, (top + bottom - image.height) / 2)
 
 
-#: How one face is chosen where there are several; the largest value wins.
+#: How one of several faces is chosen; the largest value wins.
 CHOICES: Mapping[str, Callable[[Face, Image.Image], float]] = {
     "size-score": lambda face, image: face.size * face.score,
     "size": lambda face, image: face.size,
@@ -70,7 +70,7 @@ CHOICES: Mapping[str, Callable[[Face, Image.Image], float]] = {
 def choose_face(
     faces: Sequence[Face], image: Image.Image, choose: str = "size-score"
 ) -> Face | None:
-    """The face that counts; None where there is none.
+    """The chosen face; None if there is none.
 
     choose: "size-score" (area of the box times score), "size", "score", or "center" (the closest
     to the middle of the picture).
@@ -136,7 +136,7 @@ def transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def warp(image: Image.Image, transform: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """The image under a transform (2, 3), in a frame of `size` pixels; black beyond the image."""
-    # Pillow asks for each pixel of the frame where it comes from.
+    # Pillow takes the inverse transform, from the frame to the image.
     backward = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))[:2].ravel().tolist()
     return image.transform(size, Image.Transform.AFFINE, backward, Image.Resampling.BICUBIC)
 
@@ -155,7 +155,7 @@ def align(
     if size < 8:
         raise InputError(f"size is {size} pixels; expected at least 8")
     shrink = 1 / math.sqrt(abs(np.linalg.det(FITS[fit](landmarks, size)[:, :2])))
-    # A face larger than the crop is sampled finely first, then averaged, against aliasing.
+    # A face larger than the crop is sampled finely first, then averaged, to avoid aliasing.
     fine = size * min(16, max(1, math.ceil(shrink)))
     crop = warp(image, FITS[fit](landmarks, fine), (fine, fine))
     return crop if fine == size else crop.resize((size, size), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""What every data set is: class names in label order and a list of (image, label)."""
+"""The base of every data set: class names in label order and a list of (image, label)."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from common.batch import Sample
 from common.errors import InputError
 
 Counts = tuple[int, ...]
-#: Decoders that are tried, by content and not by the file's name. Pillow knows more, of which one
-#: (EPS) starts another program and some (TGA) take noise for an image.
+#: Decoders to try, by content and not by file name. Pillow has more, but one of them (EPS) starts
+#: another program and some (TGA) accept noise as an image.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
-#: Larger images are mistakes or decompression bombs. From this size on Pillow warns.
+#: Larger images are mistakes or decompression bombs; Pillow warns above this size.
 MAX_PIXELS = 89_478_485
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
-#: `datasets.demo` leaves it beside its synthetic faces, and says in it which they are.
+#: `datasets.demo` writes it beside its synthetic faces; it marks them as such.
 DEMO_FILE = "demo.json"
 
 
 def open_rgb(path: Path) -> Image.Image:
     """Decode an image file of any PIL mode as 8-bit RGB, upright.
 
-    Camera rotation (EXIF) is applied, 16-bit grey is scaled to 8 bits, transparency is laid on
-    white, an animation gives its first frame.
+    Camera rotation (EXIF) is applied, 16-bit grayscale is scaled to 8 bits, transparency is
+    composited on white, an animation gives its first frame.
 
-    Raises InputError that names the file where it is missing, truncated, not an image or has more
-    than MAX_PIXELS.
+    Raises InputError with the file's name where it is missing, truncated, not an image or has
+    more than MAX_PIXELS.
     """
     try:
         with open_image(path) as image:
             image.load()
-            # Damaged EXIF data raise anything; the pixels are fine then.
+            # Damaged EXIF data can raise any exception, while the pixels are fine.
             upright = image
             with contextlib.suppress(Exception):
                 upright = ImageOps.exif_transpose(image)
@@ -59,14 +59,14 @@ def open_rgb(path: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise InputError(
-            f"image {path} cannot be decoded ({error}); replace it or take it out of the data set"
+            f"image {path} cannot be decoded ({error}); replace it or remove it from the data set"
         ) from error
 
 
 def open_image(path: Path) -> Image.Image:
-    """Image.open of the formats and sizes that we take; no pixel is decoded yet.
+    """Image.open for the accepted formats and sizes; pixels are not decoded yet.
 
-    Raises ValueError for a larger image, and what Pillow raises.
+    Raises ValueError for a larger image, and whatever Pillow raises.
     """
     image = Image.open(path, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
@@ -114,7 +114,7 @@ class FaceDataset:
     name: ClassVar[str]
     #: Names in label order: index 0 is what the network's first logit stands for.
     classes: ClassVar[tuple[str, ...]]
-    #: Folder that the train scripts read where --data is not given.
+    #: Folder that the train scripts read if --data is not given.
     default_root: ClassVar[Path]
     #: The splits that `split` may name, and the one that the published numbers are on.
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -123,14 +123,14 @@ class FaceDataset:
     published_counts: ClassVar[dict[str, tuple[Counts, ...]]] = {}
     #: Published images per split, where no counts per class are published.
     published_totals: ClassVar[dict[str, int]] = {}
-    #: Width and height in pixels of every published image, where they are all alike.
+    #: Width and height in pixels of every published image, if they are all equal.
     published_size: ClassVar[tuple[int, int] | None] = None
-    #: Keyword arguments of the constructor that decide what an image looks like or where it is;
-    #: an evaluation takes them over from the run that trained.
+    #: Keyword arguments of the constructor that change the images or where they are read; an
+    #: evaluation takes them from the training run's settings.
     option_names: ClassVar[tuple[str, ...]] = ()
     #: Whether a list or csv names the images, which then must lie in the image folders.
     listed: bool = False
-    #: The layout that was found, where a data set comes in several; for logs.
+    #: The layout that was found, if a data set has several; for logs.
     layout: str = ""
 
     def __init__(
@@ -141,10 +141,10 @@ class FaceDataset:
         *,
         problems: list[Problem] | None = None,
     ):
-        """Read the labels of a split below `root`; images are opened when they are asked for.
+        """Read the labels of a split below `root`; images are opened when they are indexed.
 
-        Raises InputError where the folder, its layout or an entry is wrong. With a list
-        `problems`, entries that are wrong are noted there and not used instead.
+        Raises InputError where the folder, its layout or an entry is invalid. With a list
+        `problems`, invalid entries are added to it and left out instead.
         """
         if split not in self.splits:
             raise InputError(
@@ -163,7 +163,7 @@ class FaceDataset:
         self.samples: list[tuple[Path, int]] = []
         self.labels: list[int] = []
         self.unused: list[Path] = []  # images whose label is none of `classes`
-        self._inside: set[Path] = set()  # folders and links found to lie where they may
+        self._inside: set[Path] = set()  # folders and links already checked by _check_inside
         with _no_garbage_collection():
             self.load()
         if problems is None:
@@ -181,17 +181,17 @@ class FaceDataset:
     def read_image(self, index: int) -> Image.Image:
         """Image `index` as RGB, before the transform."""
         path = self.samples[index][0]
-        if self.listed and path.exists():  # what is not there is told by open_rgb
+        if self.listed and path.exists():  # open_rgb reports a missing file
             self._check_inside(path)
         return open_rgb(path)
 
     def _check_inside(self, path: Path) -> None:
-        """Raises InputError where a link leads from an image folder to somewhere else."""
-        # A file that is not a link lies where its folder does, and folders are few.
+        """Raises InputError where a link leads out of the image folders."""
+        # For a file that is not a link, checking its folder is enough, and folders are few.
         place = path if path.is_symlink() else path.parent
         if place in self._inside:
             return
-        # The folders themselves may be links: to another disk, set by whoever owns them.
+        # The folders themselves may be links that the user has set, such as to another disk.
         folders = [os.path.realpath(folder) + os.sep for folder in self.image_folders()]
         if not (os.path.realpath(place) + os.sep).startswith(tuple(folders)):
             raise InputError(
@@ -201,7 +201,7 @@ class FaceDataset:
         self._inside.add(place)
 
     def targets(self, index: int) -> dict[str, Tensor]:
-        """What is known of image `index` besides its label, by name: see `common.batch.Batch`."""
+        """Annotations of image `index` besides its label, by name: see `common.batch.Batch`."""
         return {}
 
     def describe(self, index: int) -> str:
@@ -209,13 +209,13 @@ class FaceDataset:
         return str(self.samples[index][0])
 
     def reject(self, kind: str, message: str) -> None:
-        """Complain of one entry: note it in `problems`, or raise InputError where there is none."""
+        """Report an invalid entry: add it to `problems`, or raise InputError without that list."""
         if self.problems is None:
             raise InputError(message)
         self.problems.append(Problem(kind, " ".join(message.split())))
 
     def image_folders(self) -> list[Path]:
-        """Folders in which every file should be a sample of this split or of another."""
+        """Folders in which every file should be a sample of some split."""
         return []
 
     def class_counts(self) -> Counts:
@@ -226,9 +226,9 @@ class FaceDataset:
         return tuple(counts)
 
     def is_published(self) -> bool:
-        """Whether the images per class, or in all, are as published for this split.
+        """Whether the images per class, or in total, are as published for this split.
 
-        Synthetic faces are not, however many there are.
+        Synthetic faces never are, whatever their number.
         """
         if (self.folder / DEMO_FILE).exists():
             return False
@@ -238,7 +238,7 @@ class FaceDataset:
         return self.class_counts() in counts
 
     def set_samples(self, samples: Sequence[tuple[Path, int]]) -> None:
-        """Take a list of (file, label) as this split."""
+        """Set the samples and labels of this split from a list of (file, label)."""
         self.samples = list(samples)
         self.labels = [label for _, label in self.samples]
 
@@ -260,7 +260,7 @@ class FaceDataset:
         if len(self) != total:
             warnings.warn(
                 f"{self.name} {self.split}: {len(self):,} images; published are {total:,}: another "
-                "release, a subset, or files missing",
+                "release, a subset, or missing files",
                 stacklevel=2,
             )
         published = self.published_counts.get(self.split, ())
@@ -269,19 +269,19 @@ class FaceDataset:
                 f"{self.name} {self.split}: {len(self):,} images, per class "
                 f"{_list(self.class_counts())}; "
                 f"published are {sum(published[0]):,}, per class {_list(published[0])}: another "
-                "release, a subset, or files missing",
+                "release, a subset, or missing files",
                 stacklevel=2,
             )
 
 
 class DatasetChoice:
-    """A recipe's data set whose class depends on flags; a subclass gives `dataset` and calls it."""
+    """A recipe's data set whose class depends on flags; subclasses add `dataset` and `__call__`."""
 
     dataset: type[FaceDataset]
 
     @property
     def default_root(self) -> Path:
-        """Folder that is read where --data is not given."""
+        """Folder that is read if --data is not given."""
         return self.dataset.default_root
 
     @property
@@ -366,7 +366,7 @@ def read_csv(table: Path, columns: Sequence[str], **options: Any) -> pd.DataFram
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Hundreds of thousands of new objects take twice as long if the collector looks at them."""
+    """Turn garbage collection off: it doubles the time to make hundreds of thousands of objects."""
     was_on = gc.isenabled()
     gc.disable()
     try:

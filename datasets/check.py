@@ -1,4 +1,4 @@
-"""What is wrong with a data set on disk: every image is opened, every entry looked at."""
+"""Find what is wrong with a data set on disk: opens every image, checks every entry."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from common.errors import InputError
 
 from .base import Counts, FaceDataset, Problem, open_image
 
-# Said once per kind of finding.
+# What to do about each kind of finding.
 REPAIRS = {
-    "missing": "unpack the archives again, or take the lines that list these images out",
-    "label": "correct these labels, or take their images out of the list",
+    "missing": "unpack the archives again, or remove the lines that list these images",
+    "label": "correct these labels, or remove their images from the list",
     "folder": "move these images to the folder of their label, or correct or delete the csv",
-    "box": "correct these boxes, or take their rows out",
-    "path": "take these rows out; a list may only name images in its folder",
-    "unreadable": "fetch or unpack these files again",
+    "box": "correct these boxes, or remove their rows",
+    "path": "remove these rows; a list may only name images in its folder",
+    "unreadable": "download or unpack these files again",
     "not listed": "harmless; they are in no list or class folder and are not used",
-    "across splits": "delete the copies in the training split, or the evaluation is too good",
+    "across splits": "delete the copies in the training split, or the accuracy is inflated",
     "other label": "an image has one label; delete all copies but the right one",
     "copies": "harmless, but these images count more than once; delete the copies to avoid that",
-    "counts": "another release, a subset, or files missing; compare with the release's readme",
+    "counts": "another release, a subset, or missing files; compare with the release's readme",
     "sizes": "are these the aligned faces? other crops change the accuracy by points",
 }
-#: Findings that change results; the others are only said.
+#: Findings that change results; the others are only reported.
 SERIOUS = (
     "missing",
     "label",
@@ -46,8 +46,8 @@ SERIOUS = (
 )
 
 
-class Seen(NamedTuple):
-    """What opening one image told."""
+class OpenedImage(NamedTuple):
+    """What opening one image showed."""
 
     digest: str  # of the decoded pixels; "" where it cannot be decoded
     size: tuple[int, int]
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Report:
-    """What a check found."""
+    """The result of a check."""
 
     dataset: str
     root: str
@@ -162,8 +162,8 @@ def _unlisted(splits: Sequence[FaceDataset]) -> Iterator[str]:
                     yield path
 
 
-def _look_at_all(splits: Sequence[FaceDataset], workers: int) -> list[Seen]:
-    """Open every image, under a progress bar, in several processes where there are any."""
+def _look_at_all(splits: Sequence[FaceDataset], workers: int) -> list[OpenedImage]:
+    """Open every image, with a progress bar, in `workers` processes."""
     jobs = [(number, index) for number, data in enumerate(splits) for index in range(len(data))]
     bar = partial(tqdm, total=len(jobs), desc="opening", unit=" images", disable=None)
     if workers <= 1:
@@ -172,22 +172,22 @@ def _look_at_all(splits: Sequence[FaceDataset], workers: int) -> list[Seen]:
         return list(bar(pool.map(_look_kept, jobs, chunksize=64)))
 
 
-_kept: list[Sequence[FaceDataset]] = []  # of a worker process: sent once, not with every job
+_kept: list[Sequence[FaceDataset]] = []  # in a worker process: sent once, not with every job
 
 
 def _keep(splits: Sequence[FaceDataset]) -> None:
     _kept.append(splits)
 
 
-def _look_kept(job: tuple[int, int]) -> Seen:
+def _look_kept(job: tuple[int, int]) -> OpenedImage:
     return _look(_kept[0], job)
 
 
-def _look(splits: Sequence[FaceDataset], job: tuple[int, int]) -> Seen:
+def _look(splits: Sequence[FaceDataset], job: tuple[int, int]) -> OpenedImage:
     """Decode one image; size and mode are those on disk, not what training sees."""
     dataset, index = splits[job[0]], job[1]
     try:
-        # First as training reads it, which finds every image that training cannot use.
+        # First as training reads it, to find every image that training cannot use.
         image = dataset.read_image(index)
         path = dataset.samples[index][0]
         size, mode = image.size, "L"
@@ -195,13 +195,13 @@ def _look(splits: Sequence[FaceDataset], job: tuple[int, int]) -> Seen:
             with open_image(path) as stored:
                 size, mode = stored.size, stored.mode
     except InputError as error:
-        return Seen("", (0, 0), "", str(error))
+        return OpenedImage("", (0, 0), "", str(error))
     digest = hashlib.blake2b(image.tobytes(), digest_size=16)
     digest.update(repr(image.size).encode())
-    return Seen(digest.hexdigest(), size, mode, "")
+    return OpenedImage(digest.hexdigest(), size, mode, "")
 
 
-def _sizes(report: Report, seen: Sequence[Seen], kind: type[FaceDataset]) -> None:
+def _sizes(report: Report, seen: Sequence[OpenedImage], kind: type[FaceDataset]) -> None:
     readable = [one for one in seen if not one.error]
     report.findings["unreadable"] += [one.error for one in seen if one.error]
     report.sizes.update(one.size for one in readable)
@@ -214,7 +214,7 @@ def _sizes(report: Report, seen: Sequence[Seen], kind: type[FaceDataset]) -> Non
         )
 
 
-def _duplicates(report: Report, entries: Sequence[Entry], seen: Sequence[Seen]) -> None:
+def _duplicates(report: Report, entries: Sequence[Entry], seen: Sequence[OpenedImage]) -> None:
     """Groups of images with the same pixels, under the most serious kind that fits."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry, one in zip(entries, seen, strict=True):
@@ -235,7 +235,7 @@ def _duplicates(report: Report, entries: Sequence[Entry], seen: Sequence[Seen]) 
 
 
 def report_text(report: Report, *, examples: int = 3) -> str:
-    """The report for people: a table per split, then the findings with a few examples each."""
+    """The report as text: a table per split, then the findings with a few examples each."""
     lines = [f"{report.dataset} in {report.root}"]
     for split, counts in report.counts.items():
         lines += ["", f"{split}: {sum(counts):,} images, layout {report.layouts[split]}"]
@@ -272,7 +272,7 @@ def _size(key: Any) -> str:
 
 
 def _shortened(line: str, most: int = 3) -> str:
-    """A line that lists equal images, with the first few of them."""
+    """A line that lists identical images, shortened to the first few of them."""
     images = line.split(" = ")
     rest = len(images) - most
     return line if rest <= 0 else f"{' = '.join(images[:most])} = {rest} more"

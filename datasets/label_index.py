@@ -1,8 +1,8 @@
-"""Labels from 290,000 small .npy files, quickly: read side by side, remembered in an index file.
+"""Labels from 290,000 small .npy files, fast: read in parallel and cached in an index file.
 
-The index holds the name, time of change and label of every file. At the next start the folder is
-listed and only files that are new, gone or of another time are read. It may be deleted at any
-moment; one that is damaged or from another version is made anew.
+The index holds the name, modification time and label of every file. At the next start the folder
+is listed and only files that are new or changed are read. The index may be deleted at any time; a
+damaged one, or one of another version, is rebuilt.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def indexed_labels(folder: Path, suffix: str, index: Path) -> tuple[list[str], n
 
 
 def _listing(folder: Path, suffix: str) -> tuple[list[str], np.ndarray]:
-    """Sorted names without suffix and their times of change (N,) in nanoseconds."""
+    """Sorted names without suffix and their modification times (N,) in nanoseconds."""
     names = sorted(
         name.removesuffix(suffix) for name in file_names(folder) if name.endswith(suffix)
     )
     handle = os.open(folder, os.O_RDONLY)
     try:
         # Below an open folder, the system looks up one name instead of a whole path.
-        times = _side_by_side(
+        times = _in_parallel(
             lambda name: os.stat(f"{name}{suffix}", dir_fd=handle).st_mtime_ns, names
         )
     finally:
@@ -60,8 +60,8 @@ def _listing(folder: Path, suffix: str) -> tuple[list[str], np.ndarray]:
     return names, np.array(times, dtype=np.int64)
 
 
-def _side_by_side(function: Callable[[str], int], items: Sequence[str]) -> list[int]:
-    """The function's value for every item, in order, from several threads.
+def _in_parallel(function: Callable[[str], int], items: Sequence[str]) -> list[int]:
+    """The function's value for every item, in order, computed in several threads.
 
     Raises InputError that names the file where the system cannot read it.
     """
@@ -79,7 +79,7 @@ def _side_by_side(function: Callable[[str], int], items: Sequence[str]) -> list[
 
 def read_labels(paths: Sequence[str]) -> np.ndarray:
     """The number in each .npy file, (N,) int16; NO_NUMBER where there is none."""
-    # There are only as many different files as labels, so each is parsed once.
+    # There are only as many different contents as labels, so each is parsed once.
     parsed: dict[bytes, int] = {}
 
     def read(path: str) -> int:
@@ -93,7 +93,7 @@ def read_labels(paths: Sequence[str]) -> np.ndarray:
             parsed[content] = _parse(content)
         return parsed[content]
 
-    return np.array(_side_by_side(read, paths), dtype=np.int16)
+    return np.array(_in_parallel(read, paths), dtype=np.int16)
 
 
 def _parse(content: bytes) -> int:

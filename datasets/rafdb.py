@@ -57,7 +57,7 @@ class RAFDB(FaceDataset):
         if official and folders:
             raise InputError(
                 f"{self.root} holds both {official[0] / LABEL_FILE} and class folders in "
-                f"{folders[0]}; keep one of them there"
+                f"{folders[0]}; keep only one of them"
             )
         if official:
             return OFFICIAL, official[0]
@@ -80,7 +80,7 @@ class RAFDB(FaceDataset):
         self.set_samples(self._as_listed(samples, tables[0]) if tables else samples)
 
     def _as_listed(self, samples: list[tuple[Path, int]], table: Path) -> list[tuple[Path, int]]:
-        """The samples of which the csv says the same; complains of the others."""
+        """The samples whose label agrees with the csv; reports the others."""
         rows = read_csv(table, ("image", "label"), dtype=str).dropna(how="all")
         numbers = pd.to_numeric(rows["label"], errors="coerce")
         listed = dict(zip(rows["image"].astype(str).str.strip(), numbers, strict=True))
@@ -102,7 +102,7 @@ class RAFDB(FaceDataset):
             self.reject(
                 "missing",
                 f"image {name} lies in none of the class folders of {self.folder / self.split}, "
-                f"but {table} lists it; unpack them again, or take its line out",
+                f"but {table} lists it; unpack them again, or remove its line",
             )
         return agreed
 
@@ -113,7 +113,7 @@ class RAFDB(FaceDataset):
                 f"{folder} does not exist; {self.name} needs the aligned faces (unpack "
                 f"aligned.zip): {self.layout_help()}"
             )
-        # One listing instead of a question per file: the list names 15,339 of them.
+        # One directory listing instead of a check per file: the list names 15,339 of them.
         present = {path.name for path in folder.iterdir()}
         samples = []
         for number, line in enumerate(_lines(label_file), start=1):

@@ -16,7 +16,7 @@ class SFEW(FaceDataset):
     """SFEW 2.0 in its official folders Train/Angry ... and Val/Angry ...
 
     The labels of its test split are not public, so the paper's number is on Val. The network
-    wants faces, not film frames: `python -m tools.align_sfew` makes the one from the other.
+    needs faces, not film frames: `python -m tools.align_sfew` crops them.
     """
 
     name = "sfew"
@@ -44,7 +44,7 @@ class SFEW(FaceDataset):
         return [self._folder()]
 
     def _folder(self) -> Path:
-        """The split's folder; Train or train, as the file system has it."""
+        """The split's folder, in any case: Train or train."""
         named = {entry.name.lower(): entry for entry in self.root.iterdir() if entry.is_dir()}
         if self.split not in named:
             raise InputError(
@@ -54,9 +54,9 @@ class SFEW(FaceDataset):
         return named[self.split]
 
     def _frames_or_crops(self) -> str:
-        """Told by the first image: faces are cropped square, frames are as wide as a film."""
+        """Judged by the first image: aligned faces are square, film frames are not."""
         try:
             with open_image(self.samples[0][0]) as image:
                 return "aligned faces" if image.width == image.height else "film frames"
         except (IndexError, OSError, ValueError, SyntaxError):
-            return "unknown"  # reading the images will say what is wrong
+            return "unknown"  # reading the images will report what is wrong

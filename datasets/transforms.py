@@ -13,9 +13,9 @@ STD = (0.229, 0.224, 0.225)
 
 
 class NormalizedTensor:
-    """RGB image of `size` pixels a side -> (value / 255 - MEAN) / STD as float32 (3, size, size).
+    """RGB image, size x size pixels -> (value / 255 - MEAN) / STD as float32 (3, size, size).
 
-    The bits are those of torchvision's ToImage, ToDtype and Normalize, in a third of their time:
+    Bitwise identical to torchvision's ToImage, ToDtype and Normalize, in a third of their time:
     channels stay last in memory, and each of the three steps runs over whole rows of pixels.
     """
 
@@ -33,7 +33,7 @@ class NormalizedTensor:
 
 
 def evaluation(size: int = 224) -> v2.Compose:
-    """Resize to size x size (bilinear, as PIL does it), to a tensor, normalise."""
+    """Resize to size x size (bilinear, by PIL), convert to a tensor, normalise."""
     return v2.Compose([v2.Resize((size, size)), NormalizedTensor(size)])
 
 

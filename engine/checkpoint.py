@@ -2,15 +2,15 @@
 
 A checkpoint holds tensors and basic types alone, so it loads with `weights_only=True`:
 
-    iter                    epochs done (as released)
+    iter                    finished epochs (as released)
     model_state_dict        the network (as released)
     optimizer_state_dict    one group: the network's parameters, then the centers (as released)
     criterion_state_dict    the centers
     scheduler_state_dict
     recipe, settings        the recipe's name, and the value of every flag
     dataset, class_names    the data set's name, and its classes in label order
-    training_images         how many, so that a run does not go on with other data
-    metrics                 one dict an epoch, the rows of metrics.csv
+    training_images         their number, so that a run is not resumed with other data
+    metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
 """
 
@@ -34,7 +34,7 @@ from .optim import KERNELS
 from .recipe import Recipe
 from .run_folder import BEST, LAST
 
-#: What a checkpoint needs to be resumed, and what kind each part is.
+#: The entries of a checkpoint that resuming needs, with their types.
 PARTS = {
     "iter": int,
     "training_images": int,
@@ -48,12 +48,12 @@ PARTS = {
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint; `path` holds the old one or the new one, whole, at any moment."""
+    """Write a checkpoint atomically: `path` always holds the complete old or new one."""
     write_whole(path, lambda stream: torch.save(content, stream))
 
 
 def content_of(run: Any) -> dict[str, Any]:
-    """A run between two epochs as a checkpoint."""
+    """The checkpoint of a run, taken between two epochs."""
     return {
         "iter": run.epoch,
         "model_state_dict": run.network.state_dict(),
@@ -73,25 +73,25 @@ def content_of(run: Any) -> dict[str, Any]:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint in our layout or the released one, onto the CPU.
 
-    Raises InputError where the file is missing, truncated, unsafe, or no checkpoint.
+    Raises InputError where the file is missing, truncated, unsafe, or not a checkpoint.
     """
     content = load_tensors(Path(path), "checkpoint")
     if not isinstance(content.get("model_state_dict"), dict):
         names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
         raise InputError(
             f"{path} is not a checkpoint: it has {names}, but no dict model_state_dict; expected "
-            "a file that a train script wrote or one of the release"
+            "a file written by a train script or a released one"
         )
     return content
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The checkpoint from which a run goes on in a folder; None where it starts.
+    """The checkpoint from which to resume the run in a folder; None if there is none.
 
-    Of last.pth and best.pth that is the one with more epochs: best.pth is written first and holds
-    as much, and a run may have ended between the two.
+    This is last.pth or best.pth, whichever has more epochs: best.pth is written first, has the
+    same content, and a run may have been killed between the two.
 
-    Raises InputError where the checkpoint cannot be read or is of a run with other settings.
+    Raises InputError where the checkpoint cannot be read or its run had other settings.
     """
     found = {}
     for path in (folder / LAST, folder / BEST):
@@ -108,20 +108,22 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     if differing := differences(checkpoint, recipe):
         raise InputError(f"{folder} was run with other settings: {'; '.join(differing)}")
     if not (1 <= checkpoint["iter"] == len(rows) and all(_is_row(row, rows[0]) for row in rows)):
-        raise InputError(f"{path} cannot be resumed: its metrics are not one row an epoch")
+        raise InputError(f"{path} cannot be resumed: its metrics are not one row per epoch")
+    if path.name == BEST:
+        save_checkpoint(folder / LAST, checkpoint)
     return checkpoint
 
 
 def _is_row(row: Any, first: Any) -> bool:
-    """Whether a row of metrics holds finite numbers under the names of the first row."""
+    """Whether a row of metrics has the first row's names and only finite numbers."""
     same = isinstance(row, dict) and list(row) == list(first) and {"epoch", "accuracy"} <= set(row)
     return same and all(type(v) in (int, float) and math.isfinite(v) for v in row.values())
 
 
 def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
-    """The settings that decide the result and are not those of a checkpoint, in words.
+    """The settings that affect the result and differ from a checkpoint's, in words.
 
-    A setting that is younger than the checkpoint had the default of its flag.
+    A setting that was added after the checkpoint was written counts as its flag's default.
     """
     theirs, ours = checkpoint["settings"], settings(recipe, result_only=True)
     fields = {field.name: field for _, field in flag_fields(recipe)}
@@ -135,14 +137,15 @@ def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
         # 1 and True are equal, and a tensor cannot be compared.
         if type(before) is not type(value) or before != value:
             found.append(f"--{name.replace('_', '-')} was {before}, is now {value}")
-    unknown = [str(name) for name in theirs if name not in fields]
+    # A flag that is gone and was off has changed nothing.
+    unknown = [str(k) for k, value in theirs.items() if k not in fields and value is not False]
     return found + [f"--{name.replace('_', '-')} is not a flag of this version" for name in unknown]
 
 
 def restore(run: Any, checkpoint: dict[str, Any]) -> None:
-    """Put network, centers, optimiser, scheduler and random generators of a run back.
+    """Restore network, centers, optimiser, scheduler and random generators of a run.
 
-    Raises InputError where a name, a shape or a type is not what this run would have written.
+    Raises InputError where a name, a shape or a type differs from what this run would write.
     """
     own, images = content_of(run), checkpoint["training_images"]
     if images != own["training_images"]:
@@ -154,7 +157,7 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         for name in ("model_state_dict", "criterion_state_dict", "scheduler_state_dict"):
             _check_like(name, own[name], checkpoint[name])
         _check_optimizer(own["optimizer_state_dict"], checkpoint["optimizer_state_dict"], run)
-        for name in ("python", "numpy", "torch"):  # of GPUs there may be another number
+        for name in ("python", "numpy", "torch"):  # the number of GPUs may differ
             theirs = checkpoint["random_states"].get(name)
             _check_like(f"random_states {name}", own["random_states"][name], theirs)
         run.network.load_state_dict(checkpoint["model_state_dict"])
@@ -174,12 +177,12 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
     ) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
-            "it was changed or damaged; start another run with --output"
+            "the file was modified or damaged; start another run with --output"
         ) from error
 
 
 def _check_like(where: str, own: Any, given: Any) -> None:
-    """Raises ValueError where a value is not of the names, shapes and types of another."""
+    """Raises ValueError where `given` differs from `own` in names, shapes or types."""
     if isinstance(own, Tensor):
         fits = isinstance(given, Tensor) and (given.shape, given.dtype) == (own.shape, own.dtype)
     elif isinstance(own, dict):
@@ -197,8 +200,8 @@ def _check_like(where: str, own: Any, given: Any) -> None:
 
 
 def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> None:
-    """`_check_like` for an optimiser that has taken no step yet, so has no state of its own."""
-    # Which kernels it uses is this machine's choice (engine/optim.py).
+    """`_check_like` for an optimiser, which has no state before its first step."""
+    # Which kernels it uses depends on the machine (engine/optim.py).
     groups, saved = (
         [{name: v for name, v in group.items() if name not in KERNELS} for group in side]
         for side in (own["param_groups"], given["param_groups"])
@@ -207,12 +210,12 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     states = given["state"]
     if states and list(states) != list(range(len(parameters))):
-        raise ValueError("the optimiser's state is of other parameters")
+        raise ValueError("the optimiser's state belongs to other parameters")
     for number, state in states.items():
         shapes = (parameters[number].shape, ())
         tensors = all(isinstance(v, Tensor) and v.shape in shapes for v in state.values())
         if not tensors or list(state) != list(states[0]):
-            raise ValueError(f"the optimiser's state of parameter {number} has another form")
+            raise ValueError(f"the optimiser's state of parameter {number} has another layout")
 
 
 def random_states() -> dict[str, Any]:
@@ -228,11 +231,11 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Put every generator back; GPU states only where as many GPUs are there."""
+    """Restore every generator; those of GPUs only if there are as many GPUs as before."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
-    if not 0 <= position <= len(keys):  # numpy would read beyond them
+    if not 0 <= position <= len(keys):  # numpy would read out of bounds
         raise ValueError(f"the position of numpy's generator is {position}")
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])

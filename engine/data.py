@@ -1,14 +1,13 @@
-"""Data set -> batches, with an order and augmentation that depend on the seed alone.
+"""Data set -> batches, whose order and augmentation depend only on the seed.
 
-Each draw of an image carries a seed of its own, made from the run's seed and the epoch, so the
-result is the same whatever the number of DataLoader workers and wherever a run was resumed.
+Each draw of an image has its own seed, derived from the run's seed and the epoch, so the result
+does not depend on the number of DataLoader workers or on where a run was resumed.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
 import zlib
@@ -32,11 +31,11 @@ from .speed import MEMORY_FORMAT, cache_images
 SUBSET_SEED = 0
 
 Draw = tuple[int, int]  # (position of the image, seed of its augmentation)
-Share = Callable[[int], range]  # of n things, the positions of those that are this process's
+TakeShare = Callable[[int], range]  # of n items, the positions that this process takes
 
 
 class SeededImages(Dataset):
-    """A data set indexed by draws; an item is (sample, index), or the InputError that it raised."""
+    """A data set indexed by draws; an item is (sample, index), or an InputError if that failed."""
 
     def __init__(self, dataset: Any, indices: Sequence[int] | None = None):
         """The images `indices` of a data set, in that order; all of them by default."""
@@ -50,23 +49,23 @@ class SeededImages(Dataset):
     def __getitem__(self, draw: Draw) -> tuple[Sample, int] | InputError:
         position, seed = draw
         index = self.indices[position]
-        # Only the CPU generator: transforms use no other, and the network's must not be moved.
+        # Only the CPU generator: transforms use no other, and a GPU's must not change.
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)
         try:
             return self.dataset[index], index
         except InputError as error:
-            # As a value, since DataLoader would wrap an exception into a traceback.
+            # Returned, not raised: DataLoader would wrap the exception in a traceback.
             return error
         finally:
             torch.default_generator.set_state(before)
 
 
 class Loaded(NamedTuple):
-    """What a DataLoader worker makes of a draw of images."""
+    """What a DataLoader worker returns for one batch."""
 
-    batch: Batch | None  # None where no image can be read
-    errors: list[InputError]  # of the images that cannot
+    batch: Batch | None  # None if no image can be read
+    errors: list[InputError]  # one for each unreadable image
 
 
 def collate(items: list[Any]) -> Loaded:
@@ -77,7 +76,7 @@ def collate(items: list[Any]) -> Loaded:
 
 
 def _batch(items: list[tuple[Sample, int]]) -> Batch:
-    """Images stay channels last in memory, as transforms leave them."""
+    """Collate samples; images stay channels last in memory, as transforms leave them."""
     images = default_collate([sample.image.permute(1, 2, 0) for sample, _ in items])
     return Batch(
         images.permute(0, 3, 1, 2),
@@ -88,11 +87,11 @@ def _batch(items: list[tuple[Sample, int]]) -> Batch:
 
 
 class TrainingBatches(Sampler[list[Draw]]):
-    """Batches of draws in an order that `epoch` (from 1) decides.
+    """Batches of draws; seed and `epoch` (from 1) determine the order.
 
-    order: draws `num_images` positions with a seeded generator (engine/optim.py has some).
-    share: the positions of a batch of n images that this process takes, of several processes.
-    A last batch with fewer than `least` images, 2 per process, would leave BatchNorm without a
+    order: draws `num_images` positions with a seeded generator (see engine/optim.py).
+    share: with several processes, the positions of a batch of n images that this one takes.
+    A last batch with fewer than `min_size` images, 2 per process, would leave BatchNorm without a
     variance, so those images join the batch before it.
 
     Raises InputError for fewer images.
@@ -105,16 +104,16 @@ class TrainingBatches(Sampler[list[Draw]]):
         seed: int,
         order: Callable[[torch.Generator], Sequence[int]],
         *,
-        share: Share = range,
-        least: int = 2,
+        share: TakeShare = range,
+        min_size: int = 2,
     ):
-        each = f" in each of {least // 2} processes" if least > 2 else ""
-        if num_images < least:
+        each = f" in each of {min_size // 2} processes" if min_size > 2 else ""
+        if num_images < min_size:
             raise InputError(
                 f"the training split holds {num_images} image{'s' if num_images > 1 else ''}; "
                 f"BatchNorm needs at least 2{each}"
             )
-        if batch_size < least:
+        if batch_size < min_size:
             raise InputError(
                 f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train{each}"
             )
@@ -123,7 +122,7 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.order = order
         self.epoch = 1
         self.share = share
-        self.sizes = batch_sizes(num_images, batch_size, least)
+        self.sizes = batch_sizes(num_images, batch_size, min_size)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -139,11 +138,11 @@ class TrainingBatches(Sampler[list[Draw]]):
             start += size
 
 
-def batch_sizes(num_images: int, batch_size: int, least: int = 2) -> list[int]:
-    """Sizes of the batches of an epoch; none is below `least` where there are as many images."""
+def batch_sizes(num_images: int, batch_size: int, min_size: int = 2) -> list[int]:
+    """Sizes of the batches of an epoch; none is below `min_size` if there are enough images."""
     whole, rest = divmod(num_images, batch_size)
     sizes = [batch_size] * whole
-    if rest < least and sizes:
+    if rest < min_size and sizes:
         sizes[-1] += rest
     elif rest:
         sizes.append(rest)
@@ -151,9 +150,9 @@ def batch_sizes(num_images: int, batch_size: int, least: int = 2) -> list[int]:
 
 
 class OrderedBatches(Sampler[list[Draw]]):
-    """Every image once, in order; of several processes each takes its `share` of them."""
+    """Every image once, in order; with several processes, each takes its `share` of them."""
 
-    def __init__(self, num_images: int, batch_size: int, *, share: Share = range):
+    def __init__(self, num_images: int, batch_size: int, *, share: TakeShare = range):
         self.positions = share(num_images)
         self.batch_size = batch_size
 
@@ -168,7 +167,7 @@ class OrderedBatches(Sampler[list[Draw]]):
 def make_loader(
     images: SeededImages, batches: Sampler[list[Draw]], *, workers: int, device: torch.device
 ) -> DataLoader:
-    """A loader whose worker processes (none where `workers` is 0) live as long as it does."""
+    """A loader whose workers (none if `workers` is 0) live as long as it does."""
     return DataLoader(
         images,
         batch_sampler=batches,
@@ -176,10 +175,10 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
         collate_fn=collate,
-        worker_init_fn=_leave_signals_to_the_main_process,
         # Forked workers share the images kept in memory (engine/speed.py).
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # Starting workers draws a number, and a resumed run does so once more: not from our state.
+        # Starting workers draws a random number, and a resumed run starts them again. Drawn from
+        # torch's default generator, it would change the random state of a resumed run.
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -187,14 +186,14 @@ def make_loader(
 def make_loaders(
     recipe: Recipe, device: torch.device, world: World
 ) -> tuple[DataLoader, DataLoader]:
-    """Loaders of what a recipe trains on, and of what it evaluates on after every epoch.
+    """The training loader of a recipe, and the loader to evaluate on after every epoch.
 
-    Raises InputError for data that are not there, too few, or not the same in every process.
+    Raises InputError for data that are missing, too few, or not the same in every process.
     """
     if world.size > 1 and recipe.on_bad_image == "skip":
         raise InputError(
-            f"--on-bad-image skip with {world.size} processes is not offered: one of them could be "
-            "left without images; find the bad ones with tools.check_data"
+            f"--on-bad-image skip is not supported with {world.size} processes: one of them could "
+            "be left without images; find the bad ones with tools.check_data"
         )
     root, size = recipe.data_root(), recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
@@ -204,8 +203,8 @@ def make_loaders(
     tested = held_out if recipe.holdout else range(len(test_set))
     if len(tested) < world.size:
         raise InputError(
-            f"{len(tested)} images to evaluate for {world.size} processes; give torchrun fewer, or "
-            "more images"
+            f"{len(tested)} images to evaluate for {world.size} processes; start fewer processes "
+            "with torchrun, or evaluate on more images"
         )
     parts = [(train_set, chosen), (test_set, tested)]
     datasets = [train_set, test_set]
@@ -218,7 +217,7 @@ def make_loaders(
     order = partial(recipe.sampling, images.labels)
     share = {"share": world.share}
     training = TrainingBatches(
-        len(images), recipe.batch_size, recipe.seed, order, least=world.least, **share
+        len(images), recipe.batch_size, recipe.seed, order, min_size=world.min_batch_size, **share
     )
     evaluation = OrderedBatches(len(tests), recipe.batch_size, **share)
     how = {"workers": worker_count(recipe.workers, world.local_size), "device": device}
@@ -226,7 +225,7 @@ def make_loaders(
 
 
 def chosen_images(recipe: Recipe, labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Indices of the training split to train on, and those that `--holdout` keeps out."""
+    """Indices of the training split to train on, and those that `--holdout` holds out."""
     order = stratified_order(labels, SUBSET_SEED)
     held_out = round(recipe.holdout * len(order))
     if recipe.holdout and not 0 < held_out < len(order) - 1:
@@ -245,38 +244,32 @@ def evaluation_loader(
     return make_loader(images, batches, workers=worker_count(workers), device=device)
 
 
-def _leave_signals_to_the_main_process(_worker: int) -> None:
-    # Ctrl-C and a closed terminal reach workers as well; torch ends them with the main process.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def batches_on(
     loader: DataLoader,
     device: torch.device,
     *,
     skipped: list[str] | None = None,
-    least: int = 1,
+    min_size: int = 1,
 ) -> Iterator[Batch]:
     """The batches of a loader, on the device, channels last.
 
-    skipped: takes a line for each image that cannot be read, which is then missing from its
-        batch, and for the images of a batch that is left with fewer than `least`; without it the
+    skipped: gets a line for each image that cannot be read, which is left out of its batch, and
+        for the images of a batch that has fewer than `min_size` left; without this list, the
         first unreadable image ends the loop.
 
-    Raises the InputError of such an image, and `Stopped` where a signal asked for it.
+    Raises the InputError of such an image, and `Stopped` after a signal to stop.
     """
     for batch, errors in loader:
         if (stopped := stop_asked()) is not None:
             raise stopped
         if errors and skipped is None:
-            # Taken out of the list: an error that its own frame refers to keeps the workers alive.
+            # Popped, since an error that its own frame refers to would keep the workers alive.
             raise errors.pop(0)
         if errors:
             skipped += [str(error) for error in errors]
         if batch is None:
             continue
-        if errors and len(batch) < least:
+        if errors and len(batch) < min_size:
             dataset = loader.dataset.dataset
             skipped += [f"{dataset.describe(i)} alone in its batch" for i in batch.indices.tolist()]
             continue
@@ -285,15 +278,15 @@ def batches_on(
 
 @contextmanager
 def reporting_worker_crashes() -> Iterator[None]:
-    """Turns the death of a DataLoader worker, which torch raises anywhere, into one line.
+    """Turns the crash of a DataLoader worker, which torch may report anywhere, into one line.
 
-    Raises InputError, or `Stopped` where the signal that ended the worker is for us as well.
+    Raises InputError, or `Stopped` if the signal that ended the worker was sent to us as well.
     """
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # The signal is named in the first of two chained errors; a worker that dies while it hands
-        # over a batch leaves a broken connection instead.
+    except (RuntimeError, ConnectionResetError, EOFError) as error:
+        # The first of two chained errors names the signal; a worker that dies while it sends a
+        # batch leaves a broken connection instead.
         text = " ".join(f"{error.__cause__ or ''} {error}".split())
         if "DataLoader worker" not in text and isinstance(error, RuntimeError):
             raise
@@ -313,9 +306,9 @@ def reporting_worker_crashes() -> Iterator[None]:
 
 
 def worker_count(requested: int, processes: int = 1) -> int:
-    """The number of DataLoader workers that `--workers` asks for; -1: one a core, at most 8.
+    """The number of DataLoader workers for `--workers`; -1: one per core, at most 8.
 
-    processes: how many training processes share the cores.
+    processes: the number of training processes that share the cores.
     """
     if requested >= 0:
         return requested
@@ -326,7 +319,7 @@ def worker_count(requested: int, processes: int = 1) -> int:
 
 
 def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
-    """Positions in a random order of which every beginning has the classes in proportion."""
+    """Positions in a random order, every prefix of which has the classes in proportion."""
     generator = torch.Generator().manual_seed(seed)
     labels_tensor = torch.tensor(labels)
     rank = torch.empty(len(labels), dtype=torch.float64)
@@ -338,5 +331,5 @@ def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
 
 
 def _mix(seed: int, epoch: int) -> int:
-    """One 63-bit seed from two numbers, such that (1, 2) and (2, 1) differ."""
+    """One 63-bit seed from two numbers; (1, 2) and (2, 1) give different ones."""
     return (seed * 1_000_003 + epoch) % 2**63

@@ -1,15 +1,15 @@
-"""One run in several processes, one a GPU: torchrun starts them, torch's DDP joins them.
+"""One run in several processes, one per GPU: torchrun starts them, torch's DDP connects them.
 
     torchrun --nproc-per-node=4 train_affectnet.py --data ... --resume
 
-Every process holds the whole network and takes its part of every batch, so the step is that of
-one process on the whole batch: gradients are means over all its images, centers included. What
-differs: `--partition released` has its mean inside a logarithm, so each process takes that of its
-own part; on a CPU, where torch has no SyncBatchNorm, batch statistics are those of each part, and
-before evaluation all take the first one's running statistics.
+Every process holds the whole network and takes its share of every batch. The step equals that of
+one process on the whole batch: gradients are means over all its images, centers included. Two
+things differ: `--partition released` has its mean inside a logarithm, so each process computes it
+on its own share; on a CPU, where torch has no SyncBatchNorm, batch statistics are those of each
+share, and before evaluation all processes take the first one's running statistics.
 
-The first process alone writes and prints. A process that fails ends with its reason and status;
-torchrun, or the closed connection, ends the others, and the same command with --resume goes on.
+Only the first process writes and prints. A process that fails prints its reason and exits;
+torchrun, or the closed connection, ends the others; the same command with --resume continues.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.batch import Batch
 from common.errors import InputError
+from common.signals import stop_asked
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class World:
 
     @classmethod
     def of_environment(cls) -> World:
-        """What torchrun says of this process; alone where it did not start it."""
+        """This process as torchrun's environment describes it; a single one without torchrun."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         values = [os.environ.get(name) for name in names]
         return cls() if None in values else cls(*map(int, values))
@@ -53,12 +54,12 @@ class World:
         return self.rank == 0
 
     @property
-    def least(self) -> int:
+    def min_batch_size(self) -> int:
         """The smallest batch that leaves BatchNorm two images in every process."""
         return 2 * self.size
 
     def share(self, count: int) -> range:
-        """This process's part of `count` things: even, in order, none left out."""
+        """This process's share of `count` items: contiguous, as even as possible."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def device_name(self, name: str) -> str:
@@ -71,26 +72,26 @@ class World:
         if name not in ("auto", "cuda"):
             raise InputError(
                 f"--device {name} with {self.size} processes; expected auto, cuda or cpu: each "
-                "process takes the GPU of its number"
+                "process takes the GPU with its local rank"
             )
         if self.local_size > torch.cuda.device_count():
             raise InputError(
                 f"{self.local_size} processes on this machine, but torch sees "
-                f"{torch.cuda.device_count()} GPUs; give torchrun --nproc-per-node as many"
+                f"{torch.cuda.device_count()} GPUs; set torchrun's --nproc-per-node to that number"
             )
         return f"cuda:{self.local_rank}"
 
     def broadcast_from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns in the first process, in all of them."""
+        """Call `make` in the first process and return its value in all of them."""
         made = [make() if self.first else None]
         if self.size > 1:
             dist.broadcast_object_list(made, src=0)
         return made[0]
 
     def check_same(self, what: str, values: Mapping[str, Any]) -> None:
-        """Raises InputError in a process whose values, by name, are not those of the first."""
+        """Raises InputError in a process whose named values differ from the first one's."""
         first = self.broadcast_from_first(lambda: values)
-        other = [f"{k} {v}, there {first.get(k)}" for k, v in values.items() if v != first.get(k)]
+        other = [f"{k} {v}, not {first.get(k)}" for k, v in values.items() if v != first.get(k)]
         if other:
             raise InputError(
                 f"process {self.rank} of {self.size} has other {what} than the first: "
@@ -98,7 +99,7 @@ class World:
             )
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes below each other, in the order of the processes."""
+        """The rows of all processes, concatenated in the order of their ranks."""
         if self.size == 1:
             return rows
         parts: list[Any] = [None] * self.size
@@ -112,11 +113,11 @@ class World:
                 dist.broadcast(buffer, src=0)
 
 
-class ShareOfBatch(nn.Module):
-    """A criterion whose gradient counts by this process's share of the images of a batch.
+class ShareWeightedCriterion(nn.Module):
+    """A criterion whose gradient is weighted by this process's share of a batch's images.
 
-    DistributedDataParallel takes the mean over the processes, so with n_r images in process r of W,
-    the factor W n_r / sum of n makes it the mean over all images.
+    DistributedDataParallel averages over the processes, so with n_r images in process r of W, the
+    factor W n_r / sum of n gives the mean over all images.
     """
 
     def __init__(self, criterion: nn.Module):
@@ -133,10 +134,10 @@ class ShareOfBatch(nn.Module):
 
 
 def wrap_ddp(network: nn.Module, criterion: nn.Module, world: World) -> tuple[nn.Module, nn.Module]:
-    """Network and criterion such that a backward pass leaves the gradients of all processes."""
+    """Wrap both so that a backward pass leaves the gradients over all processes."""
     if world.size == 1:
         return network, criterion
-    criterion = ShareOfBatch(criterion)
+    criterion = ShareWeightedCriterion(criterion)
     if any(True for _ in criterion.parameters()):
         criterion = DistributedDataParallel(criterion)
     return DistributedDataParallel(network, gradient_as_bucket_view=True), criterion
@@ -144,10 +145,10 @@ def wrap_ddp(network: nn.Module, criterion: nn.Module, world: World) -> tuple[nn
 
 @contextlib.contextmanager
 def join_processes(device_name: str) -> Iterator[World]:
-    """Join the processes that torchrun started; alone where it did not.
+    """Connect the processes that torchrun started; a single process without torchrun.
 
-    Processes but the first print nothing and warn of nothing. Raises InputError for a number of
-    processes that the GPUs do not allow, and where another process has ended.
+    All processes but the first print nothing and give no warnings. Raises InputError where there
+    are fewer GPUs than processes, and where another process has ended.
     """
     world = World.of_environment()
     if world.size == 1:
@@ -164,7 +165,7 @@ def join_processes(device_name: str) -> Iterator[World]:
             torch.cuda.set_device(world.local_rank)
         try:
             store, rank, size = next(dist.rendezvous("env://"))
-            # torchrun keeps its store over --max-restarts, with addresses of dead processes in it.
+            # torchrun keeps its store across --max-restarts, with addresses of dead processes.
             store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             backend = "nccl" if name.startswith("cuda") else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
@@ -174,6 +175,9 @@ def join_processes(device_name: str) -> Iterator[World]:
         except RuntimeError as error:
             if not _lost_connection(error):
                 raise
+            if (stopped := stop_asked()) is not None:
+                stopped.advice = "go on with the same command and --resume"
+                raise stopped from None
             raise InputError(
                 f"process {world.rank} of {world.size} has lost another one, which ended or was "
                 "killed: its reason is above or in the log of its machine; go on with --resume"
@@ -181,6 +185,6 @@ def join_processes(device_name: str) -> Iterator[World]:
 
 
 def _lost_connection(error: RuntimeError) -> bool:
-    """Whether an error says that another process is gone; gloo has no type of its own for it."""
+    """Whether an error says that another process is gone; gloo has no error class for it."""
     words = ("gloo", "connection", "nccl", "socket")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

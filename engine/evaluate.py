@@ -20,11 +20,11 @@ from .speed import autocast
 
 
 class Predictions(NamedTuple):
-    """What a network says of a split."""
+    """A network's output on a split."""
 
     logits: Tensor  # (N, C) float32
     labels: Tensor  # (N,)
-    indices: list[int]  # of these images in the data set, in order; not all where some are skipped
+    indices: list[int]  # of these images in the data set, in order; skipped images are missing
 
 
 @reporting_worker_crashes()
@@ -41,9 +41,10 @@ def predict(
     """Logits and labels of every image of a loader, in order, on the CPU.
 
     progress: arguments of tqdm; no bar without them.
-    skipped: takes a line for each image that cannot be read; without it the first is an error.
+    skipped: gets a line for each image that cannot be read; without it, the first is an error.
 
-    Raises InputError where an image, all images or the network's output cannot be used.
+    Raises InputError where an image cannot be read (without `skipped`), none is left, or the
+    network's output is not finite.
     """
     network.eval()
     logits, labels, indices = [], [], []
@@ -51,7 +52,7 @@ def predict(
         for batch in batches_on(loader, device, skipped=skipped):
             with autocast(device, bf16):
                 output = network(batch.images)
-            # Left on the device: a copy at every step would make a GPU wait.
+            # Left on the device: a copy at every step would stall a GPU.
             logits.append(output.logits.float())
             labels.append(batch.labels)
             indices += batch.indices.tolist()
@@ -60,9 +61,9 @@ def predict(
         raise InputError(f"none of the images to evaluate can be used: {(skipped or ['-'])[0]}")
     found = torch.cat(logits).cpu()
     if not found.isfinite().all():
-        # The arg max of nan is a class too, so the numbers would look like a bad network's.
+        # argmax of nan still gives a class, so the result would look like a bad network's.
         raise InputError(
-            "the network's output is not finite: its weights are not usable; if it was just "
+            "the network's output is not finite: its weights are unusable; if it was just "
             "trained, lower --lr"
         )
     return Predictions(found, torch.cat(labels).cpu(), indices)
@@ -70,11 +71,11 @@ def predict(
 
 @dataclass(frozen=True)
 class Metrics:
-    """Every number of an evaluation, from one confusion matrix; shares are fractions, 0 to 1."""
+    """Every number of an evaluation, from one confusion matrix; fractions, 0 to 1."""
 
     counts: np.ndarray  # (C, C) images; rows are true classes, columns predictions
     accuracy: float
-    accuracy_interval: tuple[float, float]  # 95 %, Wilson, for a sample of this size
+    accuracy_interval: tuple[float, float]  # 95 %, Wilson score interval
     mean_class_accuracy: float  # mean recall of the classes with images, "average accuracy"
     macro_f1: float  # mean F1 of the classes that occur or are predicted
     recalls: np.ndarray  # (C,); nan for a class without images
@@ -121,6 +122,6 @@ class Metrics:
 
 
 def wilson_interval(right: int, images: int) -> tuple[float, float]:
-    """95 % interval (Wilson) of the share right / images."""
+    """95 % interval (Wilson) of the proportion right / images."""
     interval = binomtest(right, images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)

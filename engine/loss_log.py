@@ -1,4 +1,4 @@
-"""Means of the loss terms over an epoch, and the watch for a loss that is not finite."""
+"""Means of the loss terms over an epoch, and the check that the loss is finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .distributed import World
 class LossLog:
     """The loss and its terms, step by step.
 
-    Values leave the device every `every` steps, at once on a CPU: a GPU would wait at each.
+    Values are read every `every` steps, since each read stalls a GPU; on a CPU, every step.
     """
 
     def __init__(self, device: torch.device, describe: Callable[[int], str]):
@@ -26,13 +26,13 @@ class LossLog:
         self.describe = describe
         self.names: list[str] = []
         self.pending: list[tuple[Tensor, list[int]]] = []
-        self.sums = torch.zeros(1, dtype=torch.float64)  # the last one counts the images
+        self.sums = torch.zeros(1, dtype=torch.float64)  # the last entry counts the images
         self.steps = 0
 
     def add(self, loss: Any, batch: Batch) -> None:
-        """Take note of a step's loss (`total`, `terms`).
+        """Record a step's loss (`total`, `terms`).
 
-        Raises InputError at the first that is known to be infinite or not a number.
+        Raises InputError once a value that has been read is infinite or nan.
         """
         self.names = ["loss", *loss.terms]
         values = torch.stack([loss.total, *loss.terms.values()]).detach()
@@ -45,18 +45,18 @@ class LossLog:
         return {name: f"{value:.3f}" for name, value in self._means(self.sums).items()}
 
     def means(self, world: World) -> dict[str, float]:
-        """Means over all images of the epoch, of all processes: the loss and its terms.
+        """Means of the loss and its terms over the epoch's images, of all processes.
 
         Raises InputError for an epoch without a batch, and as `add` does.
         """
         if self.pending:
             self._read()
         if not self.sums[-1]:
-            raise InputError("no batch of the epoch had two images that can be used")
+            raise InputError("no batch of the epoch had two readable images")
         return self._means(world.gather(self.sums[None]).sum(dim=0))
 
     def _read(self) -> None:
-        """Add up what is pending, in order."""
+        """Read the pending values, check them and add them up, in order."""
         rows = torch.stack([values for values, _ in self.pending]).double().cpu()
         for row, (_, indices) in zip(rows, self.pending, strict=True):
             self.steps += 1

@@ -1,4 +1,4 @@
-"""Optimisers, learning rates over the epochs and the order of images, by their flags' names."""
+"""Optimisers, learning rate schedules and samplers, by the names their flags take."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ KERNELS = ("fused", "foreach")
 def make_optimizer(
     make: Callable[..., Optimizer], parameters: Sequence[nn.Parameter], *, lr: float
 ) -> Optimizer:
-    """The optimiser of a recipe, fused where it can be: one pass over the memory, not several."""
+    """The optimiser of a recipe, fused where possible: one pass over the memory, not several."""
     optimizer = make(parameters, lr=lr)
-    # None means that the recipe leaves the choice open; an optimiser without it has no choice.
+    # None: the recipe leaves the choice to us; missing: the optimiser offers none.
     open_choice = all(optimizer.defaults.get(name, "none") is None for name in KERNELS)
     if open_choice and {p.device.type for p in parameters} <= {"cpu", "cuda"}:
-        # Not every setting has a fused form; torch says so at once.
+        # Not every setting has a fused implementation; torch raises right away.
         with contextlib.suppress(RuntimeError):
             optimizer = make(parameters, lr=lr, fused=True)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)
@@ -37,7 +37,7 @@ def make_optimizer(
 
 
 def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A saved state with this optimiser's choice of kernel: that of the machine it is on."""
+    """A saved state with the kernels that this optimiser uses, which depend on the machine."""
     groups = [
         {**saved, **{key: ours[key] for key in KERNELS if key in ours}}
         for saved, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
@@ -69,9 +69,9 @@ def shuffle(labels: Sequence[int], generator: torch.Generator) -> list[int]:
 
 
 def balanced(labels: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Draws with replacement in which every class that occurs is equally likely.
+    """Draws with replacement, every class that occurs being equally likely.
 
-    So a rare class is up-sampled and a frequent one down-sampled (paper, section 4.2).
+    This up-samples rare classes and down-samples frequent ones (paper, section 4.2).
     """
     classes = torch.tensor(labels)
     weights = 1 / torch.bincount(classes).double()

@@ -1,4 +1,4 @@
-"""A recipe is one experiment: real callables, and plain fields that are command-line flags."""
+"""A recipe describes one experiment: callables, and fields that are command-line flags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides how a run goes.
+    """Everything that defines a run.
 
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set whose items are `common.batch.Sample`, with
@@ -30,13 +30,13 @@ class Recipe:
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is
             differentiated, its `terms` are logged
-        method.fast(network, device) -> one with the same output, to evaluate with --fast
-        method.advice(optimizer) -> lines to warn of before the first step
+        method.fast(network, device) -> a faster network with the same output, for --fast
+        method.advice(optimizer) -> lines of warning to print before the first step
         sampling(labels, generator) -> positions of the images of an epoch, in order
         optimizer(parameters, lr=...) and scheduler(optimizer), stepped once an epoch; a
             scheduler with a parameter `epochs` is given the recipe's
 
-    Plain fields, and those of a nested dataclass such as `method`, are flags of the script.
+    The other fields, and those of a nested dataclass such as `method`, are flags of the script.
     """
 
     name: str
@@ -73,20 +73,20 @@ class Recipe:
         0.0,
         check=lambda share: 0 <= share < 1,
         expected="0 up to, not including, 1",
-        help="share of each class of the training split to keep out and evaluate on instead of "
+        help="fraction of each class of the training split to hold out and evaluate on instead of "
         "the test split, for choosing settings",
     )
     limit: int = flag(
         0,
         check=not_negative,
         expected="at least 0",
-        help="train on so many images, the same share of every class (0: all)",
+        help="train on this many images, with the classes in proportion (0: all)",
     )
     seed: int = flag(
         0,
         check=lambda seed: 0 <= seed < 2**32,
         expected="0 to 4294967295",
-        help="start of every random number: weights, order, augmentation",
+        help="seed of all random numbers: weights, order, augmentation",
     )
     data: str = flag("", help="data folder (default: the data set's own)", affects_result=False)
     output: str = flag(
@@ -102,7 +102,7 @@ class Recipe:
     cache: str = flag(
         "auto",
         choices=("auto", "off"),
-        help="decoded images in memory: auto (where they fit in half of what is free), off",
+        help="keep decoded images in memory: auto (if they fit in half of the free memory), off",
         affects_result=False,
     )
     device: str = flag(
@@ -110,46 +110,46 @@ class Recipe:
     )
     fast: bool = flag(
         False,
-        help="evaluate with a fused network: sooner, the same numbers but for rounding",
+        help="evaluate with a fused network: faster, the same numbers up to rounding",
         affects_result=False,
     )
     compile: bool = flag(
         False,
-        help="compile the network with torch.compile: a minute at the start, for a GPU",
+        help="compile the network with torch.compile: for a GPU; takes a minute at the start",
         affects_result=False,
     )
     deterministic: bool = flag(
         False,
-        help="on a GPU, only algorithms that give the same bits every time, or an error (slower); "
-        "a CPU does so anyway",
+        help="on a GPU, use only deterministic algorithms, or fail where there is none (slower); "
+        "a CPU is deterministic anyway",
         affects_result=False,
     )
     on_bad_image: str = flag(
         "stop",
         choices=("stop", "skip"),
-        help="an image that cannot be read ends the run, or is skipped and listed after the epoch",
+        help="an unreadable image ends the run (stop), or is skipped and listed after the epoch",
         affects_result=False,
     )
     resume: bool = flag(
-        False, help="go on from last.pth of the run folder, if there is one", affects_result=False
+        False, help="continue the run in the run folder, if there is one", affects_result=False
     )
 
     def run_folder(self) -> Path:
-        """Where the run writes."""
+        """The folder that the run writes to."""
         return Path(self.output) if self.output else Path("runs") / f"{self.name}-seed{self.seed}"
 
     def data_root(self) -> Path:
-        """Where the data set is read."""
+        """The folder that the data set is read from."""
         return Path(self.data) if self.data else self.dataset.default_root
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
-        """The recipe's scheduler over an optimiser; gives it `epochs` where it asks for it."""
+        """The recipe's scheduler for an optimiser; passes `epochs` if it has that parameter."""
         asks = "epochs" in inspect.signature(self.scheduler).parameters
         extra = {"epochs": self.epochs} if asks else {}
         return self.scheduler(optimizer, **extra)
 
 
-def neutral_flags() -> set[str]:
-    """Names of the flags that may differ between a run and its `--resume`."""
+def flags_that_may_change() -> set[str]:
+    """Names of the flags that may change between a run and its `--resume`."""
     fields = (field for field in dataclasses.fields(Recipe) if "help" in field.metadata)
     return {field.name for field in fields if not field.metadata["affects_result"]}

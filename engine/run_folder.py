@@ -1,4 +1,4 @@
-"""What a run writes, where, and that one process alone does."""
+"""The files of a run, and the lock that keeps other processes out of its folder."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ CONFIG, METRICS, LAST, BEST = "config.json", "metrics.csv", "last.pth", "best.pt
 FILES = (CONFIG, METRICS, LAST, BEST)
 SKIPPED = "skipped.txt"
 LOCK = ".lock"
-SHOWN = 10  # skipped images, in the log
+MAX_LISTED = 10  # skipped images that the log lists
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder, which is made where it is missing, against other processes.
+    """Lock a run folder against other processes; it is created if it is missing.
 
-    A folder that is still empty at the end is removed again.
+    A folder that was created and is still empty at the end is removed.
 
-    Raises InputError where another process holds it; a lock that a dead process left is taken over.
+    Raises InputError where another process holds the lock; a dead process's lock is taken over.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file; expected a folder")
@@ -44,7 +44,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise InputError(
             f"{folder} is in use by {_holder(folder / LOCK)}; wait for it or choose another "
-            f"--output; if that process is certainly gone, delete {folder / LOCK}"
+            f"--output; if you are sure that process is gone, delete {folder / LOCK}"
         ) from error
     except OSError as error:
         if error.filename is None or Path(error.filename).name != LOCK:
@@ -57,45 +57,45 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def _holder(lock: Path) -> str:
-    """Who wrote a lock file: its first two lines are a process number and a host."""
+    """Who wrote a lock file: its first two lines are a process id and a host."""
     with contextlib.suppress(OSError, UnicodeDecodeError, ValueError):
         pid, host = lock.read_text().split()[:2]
         return f"process {pid} on {host}"
     return "another process"
 
 
-def check_free(folder: Path, *, resume: bool) -> None:
-    """Raises InputError where a folder holds a run that is not to be resumed."""
+def refuse_existing_run(folder: Path, *, resume: bool) -> None:
+    """Raises InputError where a folder holds a run and `resume` is not set."""
     held = [name for name in FILES if (folder / name).exists()]
     if held and not resume:
         raise InputError(
-            f"{folder} already holds a run ({', '.join(held)}); use --resume to go on with it, "
+            f"{folder} already holds a run ({', '.join(held)}); use --resume to continue it, "
             "or another --output or --seed"
         )
     for name in FILES:
-        # A run that was killed while it wrote leaves the part that it had written.
+        # A run that was killed while writing leaves a partial temporary file.
         for part in folder.glob(f".{name}.*"):
             part.unlink(missing_ok=True)
 
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """metrics.csv: a row an epoch, to the last bit; raises InputError where names change."""
+    """metrics.csv: one row per epoch, in full precision; raises InputError if names change."""
     names = list(rows[0])
     if list(rows[-1]) != names:
-        raise InputError(f"{folder} has the metrics {names}, this version has {list(rows[-1])}")
+        raise InputError(f"{folder} has the metrics {names}, this version {list(rows[-1])}")
     lines = [",".join(names), *(",".join(repr(row[name]) for name in names) for row in rows)]
     write_text(folder / METRICS, "\n".join(lines) + "\n")
 
 
 @dataclass
 class Skipped:
-    """A line for each image of an epoch that could not be used."""
+    """A line for each image that was skipped in an epoch."""
 
     training: list[str] = field(default_factory=list)
     evaluation: list[str] = field(default_factory=list)
 
     def report(self, folder: Path, epoch: int) -> None:
-        """Print them, and write them into the run folder; nothing where there are none."""
+        """Print them and write them to skipped.txt, if there are any."""
         parts = (("training", self.training), ("evaluation", self.evaluation))
         lines = [
             f"skipped in {part}, epoch {epoch}: {line}" for part, found in parts for line in found
@@ -103,9 +103,9 @@ class Skipped:
         if not lines:
             return
         write_text(folder / SKIPPED, "\n".join(lines) + "\n")
-        for line in lines[:SHOWN]:
+        for line in lines[:MAX_LISTED]:
             print(f"  {line}")
-        more = f"; all of them are in {folder / SKIPPED}" if len(lines) > SHOWN else ""
+        more = f"; all of them are in {folder / SKIPPED}" if len(lines) > MAX_LISTED else ""
         print(
             f"  {len(self.training)} training and {len(self.evaluation)} evaluated images were "
             f"skipped in epoch {epoch}{more}",
@@ -114,7 +114,7 @@ class Skipped:
 
 
 def config_of(run: Any) -> dict[str, Any]:
-    """config.json: what was asked for, and what it ran on."""
+    """The content of config.json: the settings, the data, and what the run runs on."""
     data, evaluated = run.dataset, run.evaluation.dataset.dataset
     return {
         "recipe": run.recipe.name,
@@ -140,7 +140,7 @@ def config_of(run: Any) -> dict[str, Any]:
 
 
 def announcement(run: Any) -> str:
-    """What the log says of a run before its first step."""
+    """The first line of a run's log."""
     config = config_of(run)
     layout = f" from the layout {config['layout']!r}" if config["layout"] else ""
     return (

@@ -1,7 +1,7 @@
-"""What makes a run fast and leaves its numbers alone, or is asked for where it does not.
+"""What makes a run fast. What changes its numbers is off unless a flag or the recipe asks for it.
 
-Alone: channels last in memory, decoded images kept in memory. Asked for: bfloat16 (`--amp`),
-torch.compile (`--compile`); `--deterministic` gives speed up for the same bits every time.
+Always on: channels last, decoded images kept in memory. On request: bfloat16 (`--amp`) and
+torch.compile (`--compile`). `--deterministic` trades speed for repeatability.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torchvision.transforms import v2
 from common.batch import Sample
 from common.errors import InputError
 
-#: How images and weights are laid out: convolutions are fastest so, on CPUs and on GPUs.
+#: Of images and weights: the fastest for convolutions, on CPUs and on GPUs.
 MEMORY_FORMAT = torch.channels_last
-#: How much of the free memory decoded images may take; the rest is for the work.
+#: The fraction of the free memory that decoded images may take.
 CACHE_SHARE = 0.5
 
 
 def wants_bf16(amp: str, device: torch.device) -> bool:
-    """Whether to autocast to bfloat16: always, never, or where the hardware has it natively."""
+    """Whether to autocast to bfloat16; "auto": if the hardware natively supports it."""
     if amp != "auto":
         return amp == "bf16"
     if device.type == "cuda":
@@ -39,7 +39,7 @@ def wants_bf16(amp: str, device: torch.device) -> bool:
 
 
 def cpu_supports_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products (AVX-512 BF16 or AMX)."""
+    """Whether this CPU natively supports bfloat16 (AVX-512 BF16 or AMX)."""
     try:
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     except AttributeError:  # private names, which another torch may not have
@@ -51,29 +51,28 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def choose_kernels(*, deterministic: bool) -> None:
-    """Let a GPU look for its fastest kernels, or take only those that give the same bits.
+def set_determinism(*, deterministic: bool) -> None:
+    """Restrict torch to deterministic algorithms, or let cuDNN search for its fastest kernels.
 
-    To be called before the first work on a GPU: its library of matrix products looks at the
-    environment once.
+    Call this before the first work on a GPU: cuBLAS reads its environment variable once.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    # Images all have one size, so looking once pays.
+    # All images have one size, so one search pays off.
     torch.backends.cudnn.benchmark = not deterministic
 
 
 @contextmanager
 def reporting_compiler_errors() -> Iterator[None]:
-    """Turns an error of torch.compile, which comes with the first step, into an InputError.
+    """Turns an error of torch.compile, which appears at the first step, into an InputError.
 
-    Most often there is no C++ compiler, which torch needs on a CPU.
+    The usual cause is a missing C++ compiler, which torch needs on a CPU.
     """
     try:
         yield
     except RuntimeError as error:
-        # By its place, as importing the compiler takes seconds.
+        # Recognised by its module's name, since importing the compiler takes seconds.
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).strip().splitlines()[0]
@@ -84,11 +83,11 @@ def reporting_compiler_errors() -> Iterator[None]:
 
 
 class CachedImages:
-    """A data set whose images are decoded and resized once; everything else is the data set's.
+    """A data set whose images are decoded and resized once; all else is passed on to it.
 
-    Whoever needs an image first leaves it here for all DataLoader workers, which are forked, so
-    filling costs no time of its own. Resizing draws no random numbers and PIL repeats it to the
-    bit, so an image from here is the image from the file.
+    The first DataLoader worker that needs an image stores it in memory shared with the others,
+    which are forked. Resizing is deterministic, so cached images are bitwise identical to those
+    from the files.
     """
 
     def __init__(self, dataset: Any, indices: Sequence[int]):
@@ -101,7 +100,7 @@ class CachedImages:
         self._rest = v2.Compose(rest)
         self._shape = (len(indices), *self._resize.size, 3)
         self._slots = {index: slot for slot, index in enumerate(indices)}
-        # Anonymous memory is taken page by page as it is written, and has no size limit of its own.
+        # Anonymous memory is allocated page by page as it is written, and has no size limit.
         self._pixels, self._filled = mmap.mmap(-1, needed), mmap.mmap(-1, len(indices))
 
     def __getattr__(self, name: str) -> Any:
@@ -121,9 +120,9 @@ class CachedImages:
 
 
 def cache_bytes(dataset: Any, images: int) -> int | None:
-    """Bytes that so many images take once resized; None where they cannot be kept.
+    """Bytes that this many resized images take; None where they cannot be cached.
 
-    They can where the transform begins with a resizing to a fixed size.
+    They can if the transform begins with a resize to a fixed size.
     """
     steps = list(dataset.transform.transforms) if isinstance(dataset.transform, v2.Compose) else []
     if len(steps) < 2 or not isinstance(steps[0], v2.Resize) or len(steps[0].size or ()) != 2:
@@ -135,10 +134,10 @@ def cache_bytes(dataset: Any, images: int) -> int | None:
 def cache_images(
     parts: Sequence[tuple[Any, Sequence[int]]], *, processes: int = 1
 ) -> tuple[list[Any], str]:
-    """Data sets with their images in memory where all fit, and a line that says what was done.
+    """The data sets, cached if all images fit in memory, and a line that says what was done.
 
     parts: data sets, each with the indices of the images that will be read.
-    processes: how many training processes of this machine do so, each for itself.
+    processes: how many training processes of this machine keep a cache, each its own.
     """
     datasets = [dataset for dataset, _ in parts]
     sizes = [cache_bytes(dataset, len(indices)) for dataset, indices in parts]

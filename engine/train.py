@@ -1,6 +1,6 @@
 """The training loop: a recipe in, a run folder out.
 
-`train` is the run, `build` what it starts from, `train_one_epoch` the step.
+`train` is the whole run, `build` makes what it needs, `train_one_epoch` takes the steps.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from .run_folder import (
     LAST,
     Skipped,
     announcement,
-    check_free,
     config_of,
+    refuse_existing_run,
     run_lock,
     write_metrics,
 )
-from .speed import MEMORY_FORMAT, autocast, choose_kernels, reporting_compiler_errors, wants_bf16
+from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism, wants_bf16
 
 
 @dataclass
 class Run:
-    """A run between two steps."""
+    """The state of a run."""
 
     recipe: Recipe
     folder: Path
@@ -67,41 +67,41 @@ class Run:
     evaluation: DataLoader
     network: nn.Module
     criterion: nn.Module
-    ddp_network: nn.Module  # the same two, or wrapped for several processes
+    ddp_network: nn.Module  # the two above; wrapped if there are several processes
     ddp_criterion: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler
-    epoch: int = 0  # epochs done
-    saved: int = 0  # and written
-    rows: list[dict[str, float]] = field(default_factory=list)  # metrics.csv
-    skipped: Skipped = field(default_factory=Skipped)  # images, of the epoch that runs
+    epoch: int = 0  # finished epochs
+    saved: int = 0  # epochs that are on disk
+    rows: list[dict[str, float]] = field(default_factory=list)  # of metrics.csv
+    skipped: Skipped = field(default_factory=Skipped)  # in the current epoch
 
     @property
     def dataset(self) -> Any:
-        """The data set that is trained on."""
+        """The training data set."""
         return self.training.dataset.dataset
 
     def best_row(self) -> dict[str, float]:
         """The epoch with the best accuracy on the evaluated split, the first of equals."""
         return max(self.rows, key=lambda row: row["accuracy"])
 
-    def skips(self, found: list[str]) -> list[str] | None:
-        """`found`, where images that cannot be read are skipped and not an error."""
+    def list_if_skipping(self, found: list[str]) -> list[str] | None:
+        """`found` with --on-bad-image skip, else None: an unreadable image is then an error."""
         return found if self.recipe.on_bad_image == "skip" else None
 
     def bar(self, images: int, description: str) -> dict[str, Any]:
-        """Arguments of tqdm; the first process alone shows a bar."""
+        """Arguments of tqdm; only the first process shows a bar."""
         return progress_bar(images, description) if self.world.first else {"disable": True}
 
 
 def run(recipe: Recipe, description: str) -> None:
     """What a train script does: read the flags, train, exit with a status."""
-    # torchrun reports an exception that `record` sees beside the process that raised it.
+    # With `record`, torchrun's summary shows the exception of the process that failed.
     call_main(lambda: record(train)(parse_flags(recipe, description)))
 
 
 def train(recipe: Recipe) -> None:
-    """Train by a recipe and write its run folder.
+    """Train as the recipe says and write its run folder.
 
     Raises InputError for data, weights, a device or a folder that does not fit the recipe.
     """
@@ -109,7 +109,7 @@ def train(recipe: Recipe) -> None:
     with join_processes(recipe.device) as world, run_lock(folder) if world.first else nullcontext():
         world.check_same("settings", settings(recipe, result_only=True))
         if world.first:
-            check_free(folder, resume=recipe.resume)
+            refuse_existing_run(folder, resume=recipe.resume)
         checkpoint = world.broadcast_from_first(lambda: checkpoint_to_resume(folder, recipe))
         if checkpoint is not None and checkpoint["iter"] >= recipe.epochs:
             print(f"{folder} is finished: {recipe.epochs} epochs; nothing to resume")
@@ -125,7 +125,7 @@ def train(recipe: Recipe) -> None:
                 run_epoch(run)
         except Stopped as stopped:
             done = f"{run.saved} of {recipe.epochs} epochs are in {folder}; " if world.first else ""
-            stopped.advice = f"{done}go on with the same command and --resume"
+            stopped.advice = f"{done}to continue, repeat the command with --resume"
             raise
         best, last = run.best_row(), run.rows[-1]
         print(
@@ -135,10 +135,10 @@ def train(recipe: Recipe) -> None:
 
 
 def build(recipe: Recipe, world: World | None = None) -> Run:
-    """Data, network, loss, optimiser and scheduler of a recipe, seeded, before the first step."""
+    """Seed, then make data, network, loss, optimiser and scheduler of a recipe."""
     world = world or World()
     device = find_device(world.device_name(recipe.device))
-    choose_kernels(deterministic=recipe.deterministic)
+    set_determinism(deterministic=recipe.deterministic)
     training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
@@ -146,7 +146,7 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
     if world.size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     criterion = recipe.method.criterion(num_classes).to(device)
-    # The order of the release: the network's parameters, last the centers.
+    # The release's order: the network's parameters, then the centers.
     parameters = [*network.parameters(), *criterion.parameters()]
     optimizer = make_optimizer(recipe.optimizer, parameters, lr=recipe.lr)
     for line in recipe.method.advice(optimizer):
@@ -172,7 +172,7 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
 
 
 def run_epoch(run: Run) -> None:
-    """Train on the training split, evaluate on the evaluated one, write both."""
+    """Train for one epoch, evaluate, and write metrics and checkpoints."""
     started = time.perf_counter()
     epoch, epochs = run.epoch + 1, run.recipe.epochs
     lr = run.optimizer.param_groups[0]["lr"]
@@ -200,13 +200,13 @@ def run_epoch(run: Run) -> None:
 @reporting_worker_crashes()
 @reporting_compiler_errors()
 def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
-    """Take the steps of one epoch; returns the means of the loss and of its terms."""
+    """Take the steps of one epoch; returns the means of the loss and its terms."""
     network, criterion = run.ddp_network.train(), run.ddp_criterion.train()
     run.training.batch_sampler.epoch = epoch
     log = LossLog(run.device, run.dataset.describe)
-    skipped = run.skips(run.skipped.training)
+    skipped = run.list_if_skipping(run.skipped.training)
     with tqdm(**run.bar(len(run.training.dataset), f"epoch {epoch}/{run.recipe.epochs}")) as bar:
-        for batch in batches_on(run.training, run.device, skipped=skipped, least=2):
+        for batch in batches_on(run.training, run.device, skipped=skipped, min_size=2):
             with autocast(run.device, run.bf16):
                 output = network(batch.images)
             loss = criterion(output, batch)
@@ -219,6 +219,7 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     return log.means(run.world)
 
 
+@reporting_compiler_errors()
 def evaluate(run: Run, epoch: int) -> Metrics:
     """The metrics of the evaluated split, after an epoch."""
     run.world.broadcast_buffers(run.network)
@@ -228,18 +229,18 @@ def evaluate(run: Run, epoch: int) -> Metrics:
         run.evaluation,
         run.device,
         progress=run.bar(len(run.evaluation.dataset), f"evaluation {epoch}/{run.recipe.epochs}"),
-        skipped=run.skips(run.skipped.evaluation),
+        skipped=run.list_if_skipping(run.skipped.evaluation),
     )
     return Metrics.of(run.world.gather(logits), run.world.gather(labels))
 
 
 def save(run: Run) -> None:
-    """metrics.csv, last.pth, and best.pth where this epoch is the best so far."""
+    """Write metrics.csv, last.pth, and best.pth if this epoch is the best so far."""
     write_metrics(run.folder, run.rows)
     content = content_of(run)
     if run.best_row() is run.rows[-1]:
         save_checkpoint(run.folder / BEST, content)
-    # Last, since --resume goes by it: a run that is cut before it repeats the epoch.
+    # Written last, since --resume reads it: a run killed before this repeats the epoch.
     save_checkpoint(run.folder / LAST, content)
 
 

@@ -1,4 +1,4 @@
-"""What the paper draws: the network, its backbone, its losses."""
+"""The paper's network, its backbone and its losses."""
 
 from .backbone import load_backbone, resnet18_backbone
 from .dan import DAN, DANOutput, ResNet18

@@ -13,8 +13,8 @@ from .dan import DAN
 def spatial_maps(network: DAN, images: Tensor) -> Tensor:
     """The map that each head multiplies the features with (Eq. 3): (B, k, h, w), not negative.
 
-    images: (B, 3, H, W), normalised. No gradient is needed or kept; the network is left as it
-    is and should be in eval mode.
+    images: (B, 3, H, W), normalised. No gradients are computed; the network is not changed and
+    should be in eval mode.
     """
     with torch.no_grad():
         features = network.features(images)
@@ -67,7 +67,7 @@ def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
 
 
 class _LogitsOnly(nn.Module):
-    """A network as grad-cam wants it: images in, logits out."""
+    """A network that returns only its logits, as grad-cam expects."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

@@ -35,15 +35,15 @@ def resnet18_backbone() -> nn.Sequential:
 
 
 def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
-    """Fill a backbone in place.
+    """Load weights into a backbone, in place.
 
     pretrained: "none" leaves the random weights; "imagenet" takes torchvision's (downloaded
     once by torchvision); anything else is a file: the MS-Celeb-1M weights of the paper, a whole
-    torchvision ResNet-18, or a checkpoint of this project or of the release, of which the backbone
-    is taken. Of a file with the name of the MS-Celeb-1M file it is said whether it is that one.
+    torchvision ResNet-18, or a checkpoint of this project or of the release, whose backbone is
+    used. A file named like the MS-Celeb-1M file is checked against its known sha256.
 
-    Raises InputError for a file that is missing, unreadable or of another network; nothing but
-    the classifier of the old task and the batch counters of BatchNorm may be left over.
+    Raises InputError for a file that is missing, unreadable or of another network; only the
+    classifier of the old task and the batch counters of BatchNorm may be unmatched.
     """
     if str(pretrained) == "none":
         return
@@ -51,10 +51,10 @@ def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
         source, weights = "torchvision's ImageNet weights", _imagenet_weights()
     else:
         path = Path(pretrained)
-        _explain_missing(path)
+        _check_exists(path)
         source, weights = str(path), _tensors_of(load_tensors(path, "backbone weights"), path)
         if path.name == Path(MSCELEB).name:
-            _identify(path)
+            _report_whether_known(path)
     _fill(backbone, _backbone_names(weights, source), source)
 
 
@@ -69,19 +69,19 @@ def _imagenet_weights() -> dict[str, Tensor]:
         ) from error
 
 
-def _explain_missing(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if path.is_file():
         return
     raise InputError(
         f"backbone weights {path} not found; the paper's numbers need ResNet-18 pre-trained on "
         f"MS-Celeb-1M: put resnet18_msceleb.pth at {MSCELEB} (models/pretrain/README.md says "
         "where to get it), or use --pretrained imagenet (torchvision's weights), --pretrained "
-        "CHECKPOINT (the backbone of a run of yours), or --pretrained none (random weights)"
+        "CHECKPOINT (the backbone of your own run), or --pretrained none (random weights)"
     )
 
 
-def _identify(path: Path) -> None:
-    """Say whether a file that is called resnet18_msceleb.pth is the one that is known."""
+def _report_whether_known(path: Path) -> None:
+    """Print whether a file named resnet18_msceleb.pth is the known one; warn if it is not."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest == MSCELEB_SHA256:
@@ -112,7 +112,7 @@ def _tensors_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _backbone_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Rename to the backbone's numbers and drop the classifier, and nothing but the classifier."""
+    """Rename to the backbone's numbers and drop the classifier; other names are an error."""
     if any(name.startswith("features.") for name in weights):
         ours = ("cat_head", "fc.", "bn.")
         parts = {

@@ -46,9 +46,9 @@ class SpatialAttention(nn.Module):
         """The spatial map (B, 1, h, w) of a feature map (B, 512, h, w); not negative."""
         y = self.conv1x1(features)
         y = self.conv_3x3(y) + self.conv_1x3(y) + self.conv_3x1(y)
-        # A sum of 512 channels is in the hundreds, where a half type has steps of one or more.
-        # Widened before the ReLU, which changes no value: its gradient is then one in float32
-        # with the layout of the maps, which is far quicker than narrowing it first.
+        # A sum of 512 channels is in the hundreds, where half precision has steps of one or more.
+        # The cast to float32 comes before the ReLU, which changes no value: the ReLU's gradient
+        # then stays in float32 with the layout of the maps, which is far faster.
         return torch.relu(full_precision(y)).sum(dim=1, keepdim=True)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(FEATURE_DIM, num_classes)
 
     def forward(self, images: Tensor) -> DANOutput:
-        """Classify (B, 3, H, W); the pooled features stand in as the only head (B, 1, 512)."""
+        """Classify (B, 3, H, W); the pooled features are returned as a single head (B, 1, 512)."""
         features = self.features(images)
         pooled = features.mean(dim=(2, 3))
         return DANOutput(self.fc(pooled), features, pooled.unsqueeze(1))

@@ -16,19 +16,19 @@ from .precision import full_precision, no_autocast
 
 
 def fuse(model: DAN | ResNet18) -> nn.Module:
-    """A network that computes what `model.eval()` computes; the model itself is left as it is.
+    """A network that computes what `model.eval()` computes; the model itself is not changed.
 
     Same call, same output. Batch norms are folded into the layers before them; the 3x3, 1x3
     and 3x1 branches of a head are one 3x3 convolution; the heads run as one grouped
     convolution; and pooling comes before scaling, so that no scaled feature map is made.
     The result cannot be trained.
 
-    Raises TypeError for another network, one of a class made from these too.
+    Raises TypeError for any other network, including subclasses of these.
     """
     if type(model) not in (DAN, ResNet18):
         raise TypeError(f"fuse takes a DAN or a ResNet18, got {type(model).__name__}")
     like = model.fc.weight
-    # Products of weights are taken in float64, which not every device has, and rounded once.
+    # Fused in float64 and rounded once; on the CPU, since not every device has float64.
     model = copy.deepcopy(model).eval().cpu().double()
     fused = FusedDAN(model) if isinstance(model, DAN) else model
     _fold_backbone(model.features)
@@ -76,7 +76,7 @@ class FusedDAN(nn.Module):
 
 
 class _Linears(nn.Module):
-    """k linear layers of one size, each on its own vector: (B, k, in) to (B, k, out)."""
+    """k linear layers of equal size, each applied to its own vector: (B, k, in) to (B, k, out)."""
 
     def __init__(self, layers: list[nn.Linear]):
         super().__init__()
@@ -98,7 +98,7 @@ def _one_kernel(head: CrossAttentionHead) -> nn.Conv2d:
 
 
 def _side_by_side(convolutions: list[nn.Conv2d], groups: int = 1) -> nn.Conv2d:
-    """Convolutions of one size as a single one over the concatenated output channels.
+    """Convolutions of equal size as a single one over the concatenated output channels.
 
     groups=1: all read the same input; groups=k: each reads its own part of the input.
     """

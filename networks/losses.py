@@ -17,7 +17,7 @@ from .precision import full_precision, no_autocast
 #: Losses on the FCN's features (Table 1).
 FCN_LOSSES = ("affinity", "center", "none")
 # Weight of the center loss. Its value is the affinity loss's times the variance among the
-# centers, which is 512 at the start: 0.002 gives both the same pull on the features then.
+# centers, which is 512 at the start: with 0.002 both start with the same gradient.
 CENTER_WEIGHT = 0.002
 # Below this variance two heads count as equal (they differ by less than about 0.01 nat).
 # A channel that ReLU left at zero over its whole map makes every head equal there, and Eq. 6
@@ -55,7 +55,7 @@ class AffinityLoss(nn.Module):
 
 
 class CenterLoss(nn.Module):
-    """Center loss, what Table 1 compares affinity with: distance to the class center alone.
+    """Center loss, Table 1's alternative to the affinity loss: distance to the class center.
 
     With pooled features x_i and centers c (classes, feature_dim), learned by the optimiser:
 
@@ -122,9 +122,9 @@ class PartitionLoss(nn.Module):
 
 
 class LossTerms(NamedTuple):
-    """A weighted sum and the terms in it, by name, unweighted."""
+    """The weighted sum of a loss, and its terms by name, unweighted."""
 
-    total: Tensor  # scalar, what is differentiated
+    total: Tensor  # scalar; its gradient is what training uses
     terms: dict[str, Tensor]  # scalars
 
 
@@ -132,11 +132,11 @@ class DANLoss(nn.Module):
     """Unified loss (Eq. 7): L = lambda1 L_affinity + lambda2 L_partition + L_cls.
 
     L_cls is the cross-entropy of the logits with the labels or, where the batch has the target
-    "soft_labels", with those: the share of the votes that each class got.
+    "soft_labels", with those: the fraction of the votes for each class.
 
     fcn_loss "affinity", "center" (weighed by center_weight instead of lambda1) or "none";
     partition "eq6", "released" or "none". Terms that are off are not computed. All terms are
-    taken in float32 at least, whatever the autocast type.
+    computed in at least float32, also under autocast.
     """
 
     def __init__(

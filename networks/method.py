@@ -1,4 +1,4 @@
-"""What a train script trains: the network, its loss, and the paper's ablations of both as flags."""
+"""The method that a train script trains: network and loss, with the paper's ablations as flags."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .dan import DAN, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
 
-MAX_HEADS = 100  # in a file; more would take minutes to make
+MAX_HEADS = 100  # of a network in a file; more would take minutes to build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class Method:
     """DAN as in the paper unless a field says otherwise.
 
     A method is a network, `network(images) -> output` with `output.logits` (B, C), and a
-    criterion, `criterion(output, batch) -> LossTerms`: the weighted sum that is differentiated and
-    its named terms. Both may hold parameters; all of them are optimised.
+    criterion, `criterion(output, batch) -> LossTerms`: the weighted sum that is minimised, and its
+    named terms. Both may have parameters; all of them are optimised.
     """
 
     arch: str = flag(
@@ -60,11 +60,11 @@ class Method:
         CENTER_WEIGHT,
         check=not_negative,
         expected="at least 0",
-        help="weight of the center loss, in the place of --lambda1",
+        help="weight of the center loss, instead of --lambda1",
     )
 
     def network(self, num_classes: int) -> nn.Module:
-        """The network with its backbone filled; raises InputError where there are no weights."""
+        """The network with its backbone loaded; raises InputError where weights are missing."""
         baseline = self.arch == "resnet18"
         network = ResNet18(num_classes) if baseline else DAN(num_classes, self.heads)
         load_backbone(network.features, self.pretrained)
@@ -83,7 +83,7 @@ class Method:
         )
 
     def fast(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """A network with the output of `network`, sooner; see `fast_network`."""
+        """A faster network with the output of `network`; see `fast_network`."""
         return fast_network(network, device)
 
     def advice(self, optimizer: optim.Optimizer) -> list[str]:
@@ -98,17 +98,17 @@ class Method:
 
 
 def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """Build the network that a state dict (ours or released) belongs to, and fill it.
+    """Build the network that a state dict (ours or released) belongs to, and load it.
 
     The architecture, the number of heads and of classes are read from names and shapes.
 
-    Raises InputError where they fit no network of this project.
+    Raises InputError where they do not fit any network of this project.
     """
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
     if len(fc) < 2:
-        raise InputError(f"the weights classify {len(fc)} classes; expected 2 or more")
+        raise InputError(f"the weights have {len(fc)} classes; expected 2 or more")
     found = [re.match(r"cat_head(\d{1,6})\.", str(name)) for name in state_dict]
     numbers = {int(match[1]) for match in found if match}
     if len(numbers) > MAX_HEADS:
@@ -120,7 +120,7 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
     def build() -> nn.Module:
         return DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)
 
-    # First without data: names in a small file must not make a network of many gigabytes.
+    # First without data: a small file must not make us allocate gigabytes.
     with torch.device("meta"):
         network = build()
     expected = network.state_dict()
@@ -137,8 +137,8 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
     extra = [name for name in state_dict if name not in expected]
     if extra:
         raise InputError(
-            f"the weights hold {len(extra)} tensors that {type(network).__name__} has not, the "
-            f"first is {extra[0]}"
+            f"the weights hold {len(extra)} tensors that {type(network).__name__} does not have; "
+            f"the first is {extra[0]}"
         )
     network = build()
     network.load_state_dict(dict(state_dict))

@@ -1,4 +1,4 @@
-"""The network that evaluates fast: fused, its weights laid out once for the CPU's kernels."""
+"""A fast network for inference: fused, with weights packed in the layout of the CPU's kernels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .fused import fuse
 
 
 def fast_network(network: nn.Module, device: torch.device, *, bf16: bool = False) -> nn.Module:
-    """What `network.eval()` computes, sooner, on a device; the network itself is left as it is.
+    """A faster network on a device with the output of `network.eval()`, which is not changed.
 
-    DAN and the ResNet-18 are fused and, on a CPU, packed. Others, subclasses of these included,
-    may compute something else and run as they are.
+    DAN and the ResNet-18 are fused and, on a CPU, packed. Other networks, including subclasses of
+    these, may compute something else and are returned as they are.
 
     bf16: whether it will run under autocast to bfloat16.
     """
@@ -26,12 +26,12 @@ def fast_network(network: nn.Module, device: torch.device, *, bf16: bool = False
 def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Replace the convolutions of a network by packed ones, in place; returns the network.
 
-    For inference on a CPU. oneDNN, which computes torch's convolutions there, takes weights in
-    an order of its own and otherwise rearranges them in every call: at a batch of one that is a
-    quarter of the time. The numbers are the same but for rounding.
+    For inference on a CPU. oneDNN, which computes torch's convolutions there, needs weights in
+    its own layout and otherwise reorders them in every call, which takes a quarter of the time at
+    batch size 1. The numbers are the same up to rounding.
 
-    dtype: float32, or bfloat16 to compute what the network computes under autocast. For another
-    one, and where torch has no oneDNN or the CPU no bfloat16, the network is left as it is.
+    dtype: float32, or bfloat16 to compute what the network computes under autocast. For other
+    dtypes, and where torch has no oneDNN or the CPU no bfloat16, the network is left unchanged.
     Packed weights are not parameters: they cannot be moved, saved or trained.
     """
     if can_pack(dtype):
@@ -40,7 +40,7 @@ def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether torch computes convolutions of this type with oneDNN here."""
+    """Whether torch computes convolutions of this dtype with oneDNN on this machine."""
     reorder = hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
     if not (torch.backends.mkldnn.is_available() and reorder):
         return False
@@ -50,14 +50,14 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 class PackedConv2d(nn.Module):
-    """A convolution whose weight is in oneDNN's order; images (B, C, H, W) as with nn.Conv2d."""
+    """A convolution whose weight is in oneDNN's layout; images (B, C, H, W) as with nn.Conv2d."""
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
-        """Take over a layer with zeros as padding, computing in float32 or bfloat16."""
+        """Copy a zero-padded layer; computes in `dtype`, float32 or bfloat16."""
         super().__init__()
         self.arguments = (layer.padding, layer.stride, layer.dilation, layer.groups)
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
-        # These names are what torch's own compiler (inductor) packs with.
+        # Private functions of torch; its own compiler (inductor) packs with them.
         self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
             layer.weight.detach().to(dtype).to_mkldnn(), *self.arguments
         )

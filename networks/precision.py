@@ -1,4 +1,4 @@
-"""Where half types are not enough."""
+"""Full precision for the parts of a network where half precision is not enough."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """Half types up to float32; float32 and float64 as they are."""
+    """Half precision converted to float32; float32 and float64 unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def no_autocast(tensor: Tensor) -> torch.autocast:
-    """A context on the tensor's device in which nothing is taken in a half type."""
+    """A context that turns autocast off on the tensor's device."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -50,7 +50,7 @@ STYLE = {
 def line_chart(epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, label: str) -> str:
     """Series by epoch as an SVG element; values that are not finite are left out.
 
-    label: what a screen reader says of the chart. Equal arguments give equal text.
+    label: the chart's text for screen readers. Equal arguments give equal text.
     """
     label = printable(label)
     with rc_context({**STYLE, "svg.hashsalt": label}):

@@ -1,4 +1,4 @@
-"""Features of many images -> points in the plane (t-SNE), and how well the classes part."""
+"""Features of many images -> points in the plane (t-SNE), and how well the classes separate."""
 
 from __future__ import annotations
 

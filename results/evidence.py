@@ -17,11 +17,11 @@ from engine.evaluate import Predictions
 from networks import DAN
 from networks.attention import map_overlaps, spatial_maps
 
-BATCH = 8  # images at a time: Grad-CAM++ keeps the whole graph of them
+BATCH = 8  # images at a time: Grad-CAM++ keeps their whole autograd graph
 
 
 class Mistake(NamedTuple):
-    """An image that was taken for another class."""
+    """A misclassified image."""
 
     image: Image.Image
     source: str
@@ -30,12 +30,12 @@ class Mistake(NamedTuple):
 
     @property
     def prediction(self) -> int:
-        """The class that it was taken for."""
+        """The predicted class."""
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
 
     @property
     def others(self) -> list[int]:
-        """The two likeliest classes besides that one and the label."""
+        """The two likeliest classes besides the predicted one and the label."""
         order = sorted(range(len(self.probabilities)), key=lambda i: -self.probabilities[i])
         return [i for i in order if i not in (self.prediction, self.label)][:2]
 
@@ -54,7 +54,7 @@ class Attention(NamedTuple):
 
     looks: list[Look]
     overlaps: list[list[float]]  # per pair of heads, the mean over images
-    images: int  # that the overlaps are the mean of
+    images: int  # over which the overlaps are averaged
 
     @property
     def mean_overlap(self) -> float:
@@ -102,7 +102,7 @@ def attention_of(
 def in_batches(
     images: Sequence[Tensor], device: torch.device, call: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """What `call` makes of images (3, S, S), a batch at a time on the device; on the CPU."""
+    """The output of `call` for images (3, S, S), in batches on the device; returned on the CPU."""
     starts = range(0, len(images), BATCH)
     batches = (torch.stack(list(images[start : start + BATCH])) for start in starts)
     return torch.cat([call(batch.to(device)).float().cpu() for batch in batches])

@@ -28,7 +28,7 @@ def published() -> list[PublishedNumber]:
 
 
 def published_for(dataset: str, method: str) -> list[PublishedNumber]:
-    """What the paper's result tables (3 to 6) and text say of a method on a data set."""
+    """The numbers of the paper's result tables (3 to 6) and text for a method on a data set."""
     return [
         number
         for number in published()

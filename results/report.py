@@ -24,13 +24,13 @@ from .runs import read_metrics
 
 MISTAKES = 12
 LOOKS = 6  # images with their maps
-MEASURED = 64  # images that the heads' overlap is the mean of
-SEED = 0  # which images those are
+MEASURED = 64  # images over which the heads' overlap is averaged
+SEED = 0  # chooses those images
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page says."""
+    """Everything that the page shows."""
 
     numbers: Mapping[str, Any]  # report.json's
     network: str  # "DAN", "ResNet18"
@@ -94,9 +94,9 @@ def _sha256(path: Path) -> str:
 
 
 def _training_command(run: Path) -> str:
-    """What config.json beside the checkpoint says; a page about strange folders is no error."""
+    """The command in the config.json beside the checkpoint, or a text that says it is missing."""
     try:
         command = json.loads((run / "config.json").read_text(encoding="utf-8"))["command"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "not known: there is no config.json of a run beside the checkpoint"
+        return "unknown: there is no valid config.json beside the checkpoint"
     return str(command)

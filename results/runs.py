@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_text
-from engine.recipe import neutral_flags
+from engine.recipe import flags_that_may_change
 
 METRICS = ("accuracy", "mean_class_accuracy")
 
@@ -99,14 +99,14 @@ def _config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         fits = False
     if not fits:
-        raise InputError(f"{path} is no run's config.json; take its folder out, or name another")
+        raise InputError(f"{path} is not a run's config.json; move its folder away, or repair it")
     return config
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv as numbers; empty where there is no file.
 
-    Raises InputError where a value is no number or a column is missing.
+    Raises InputError where a value is not a number or a column is missing.
     """
     if not path.is_file():
         return []
@@ -122,13 +122,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
-        raise InputError(f"{path} is no metrics.csv of a run; take its folder out, or repair it")
+        raise InputError(f"{path} is not a run's metrics.csv; move its folder away, or repair it")
     return numbers
 
 
 def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those that say where and how fast a run computes."""
-    neutral = neutral_flags()
+    neutral = flags_that_may_change()
     return {name: value for name, value in settings.items() if name not in neutral}
 
 
@@ -164,5 +164,5 @@ def _read_csv(path: Path) -> list[FinishedRun]:
         ]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is no csv of runs ({error}); expected one that results.runs.write_runs wrote"
+            f"{path} is not a csv of runs ({error}); expected one written by results.runs.write_runs"
         ) from error

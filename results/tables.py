@@ -227,7 +227,7 @@ def _published_rows(table: Table) -> dict[str, dict[str, float]]:
 def _line(
     row: Row, paper: dict[str, float], group: Group | None, dataset: str, folder: Path
 ) -> Line:
-    """A row with what the paper says of it, and a group's runs or the command for them."""
+    """A row with the paper's number, and a group's runs or the command for them."""
     runs = group.of(row.variant.flags) if group else []
     if runs:
         return Line(row.method, paper, ours=Ours.of(runs))

@@ -1,4 +1,4 @@
-"""A checkpoint, ours or a released one -> its network, and what it says of a data set."""
+"""A checkpoint, ours or a released one -> its network, and the network's output on a data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from networks import fast_network, network_for
 # How the released files are named, "affecnet" spelled so.
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
 RELEASED_IMAGE_SIZE = 224
-#: What is known of a checkpoint besides its weights, and what kind each is.
+#: The entries of a checkpoint that describe it, with their types.
 KINDS = {"settings": dict, "class_names": list, "dataset": str, "iter": int}
 
 
@@ -50,7 +50,7 @@ class Trained:
 
 
 def read_trained(path: Path) -> Trained:
-    """Read a checkpoint; raises InputError where it is none, or of another project."""
+    """Read a checkpoint; raises InputError where it is not one, or is another project's."""
     content = load_checkpoint(path)
     try:
         network = network_for(content["model_state_dict"])
@@ -58,11 +58,11 @@ def read_trained(path: Path) -> Trained:
         raise InputError(f"checkpoint {path}: {error}") from error
     for key, kind in KINDS.items():
         if not isinstance(content.get(key, kind()), kind):
-            raise InputError(f"checkpoint {path}: its {key} is no {kind.__name__}, so not ours")
+            raise InputError(f"checkpoint {path}: its {key} is not a {kind.__name__}, so not ours")
     settings = content.get("settings", {})
     classes = content.get("class_names")
     if not all(isinstance(text, str) for text in [*(classes or []), settings.get("data", "")]):
-        raise InputError(f"checkpoint {path}: its class_names or data are no text, so not ours")
+        raise InputError(f"checkpoint {path}: its class_names or data are not text, so not ours")
     size = settings.get("image_size", RELEASED_IMAGE_SIZE)
     if not isinstance(size, int) or not 32 <= size <= 4096:
         raise InputError(f"checkpoint {path}: its image_size is {size!r}; expected 32 to 4096")
@@ -89,7 +89,7 @@ def open_dataset(
     layout: str | None = None,
     image_size: int | None = None,
 ) -> FaceDataset:
-    """The split to evaluate on; what is None is as in training, or the published split.
+    """The split to evaluate on; options that are None default to training's or the published.
 
     name: of the data set, a key of `DATASETS`. data: its folder. image_size: pixels.
 
@@ -110,7 +110,7 @@ def open_dataset(
     if layout:
         options["layout"] = layout
     elif data:
-        options.pop("layout", None)  # another folder has a layout of its own
+        options.pop("layout", None)  # another folder may have another layout
     return kind(
         data or _trained_on(settings, kind),
         split or kind.evaluated_split,
@@ -133,7 +133,7 @@ def _trained_on(settings: dict[str, Any], kind: type[FaceDataset]) -> Path:
 
 
 def _check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
-    """Refuse a network whose outputs do not stand for the data set's classes, in its order."""
+    """Raise InputError where the network's classes or their order are not the data set's."""
     theirs = trained.classes or [f"class {i}" for i in range(trained.network.num_classes)]
     same = theirs == list(kind.classes)
     if not (same if trained.classes else len(theirs) == len(kind.classes)):
@@ -155,7 +155,7 @@ def predictions_of(
     fast: bool = False,
     skipped: list[str] | None = None,
 ) -> Predictions:
-    """What the network says of a whole split: as trained, in float32, unless flags say otherwise.
+    """The network's output on a whole split: as trained, in float32, unless flags say otherwise.
 
     amp, fast: as the flags of eval.py. skipped: as in `engine.evaluate.predict`.
     """

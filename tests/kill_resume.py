@@ -5,7 +5,7 @@
 trains a small network on synthetic faces in DIR twice with the same seed: once in one piece, and
 once with SIGKILL after a random part of an epoch's time, again and again, each time gone on with
 `--resume`. Half of the kills wait until the run writes a file. Then weights, centers, optimiser,
-scheduler and random states, best.pth as well as last.pth, and metrics.csv are compared bit by bit.
+scheduler and random states, best.pth as well as last.pth, and metrics.csv must be bitwise identical.
 
 Exit status: 0 all are the same, 1 something differs.
 """
@@ -94,7 +94,7 @@ def compare(folder: Path, kills: int, epochs: int, workers: int, seed: int) -> i
     print(f"compared: {', '.join(compared)}")
     for line in found:
         print(f"differs: {line}")
-    print("all the same, bit by bit" if not found else f"{len(found)} differences")
+    print("all bitwise identical" if not found else f"{len(found)} differences")
     return 1 if found else 0
 
 
@@ -202,7 +202,7 @@ def differences(whole: Path, killed: Path) -> tuple[list[str], list[str]]:
 
 
 def _differing(one: Any, other: Any, where: str) -> list[str]:
-    """Places at which two nested values are not the same to the bit."""
+    """Places at which two nested values are not bitwise identical."""
 
     if type(one) is not type(other):
         return [where]

@@ -183,7 +183,7 @@ def claim(target: Path, settings: dict[str, Any]) -> dict[str, Row]:
 
 
 def read_rows(path: Path) -> dict[str, Row]:
-    """Whole rows of a faces.csv by image; the last may have been cut off, then it is left out."""
+    """Complete rows of a faces.csv by image; a truncated last row is left out."""
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8")
@@ -242,7 +242,7 @@ def face_of_row(row: Row, where: str) -> Face | None:
         points = np.array([float(value) for value in values]).reshape(-1, 2)
     except ValueError:
         raise InputError(
-            f"{where} holds landmarks that are no numbers: {', '.join(values)}"
+            f"{where} holds landmarks that are not numbers: {', '.join(values)}"
         ) from None
     box = (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
     return Face(box, 1.0, points)

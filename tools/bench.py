@@ -203,7 +203,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
 def forward(
     network: nn.Module, setting: Setting, batch: int, *, plain: bool, bf16: bool
 ) -> Callable[[], None]:
-    """A call that classifies a batch, plainly or as eval.py --fast does."""
+    """A call that classifies a batch, in plain float32 or as eval.py --fast does."""
     network = (
         network.eval().to(setting.device)
         if plain
@@ -234,7 +234,7 @@ def step(
     bf16: bool,
     compiled: bool = False,
 ) -> Callable[[], None]:
-    """A call that takes a training step on random images, plainly or as the train scripts do."""
+    """A call that takes a training step, in plain float32 or as the train scripts do."""
     if compiled:
         network.compile()
     take_step = trainer(network, setting, plain=plain, bf16=bf16)
@@ -270,7 +270,7 @@ def trainer(
 
 
 def inference_rows(setting: Setting) -> Iterator[Row]:
-    """Our network against the plain one, and DAN against the ResNet-18 under our settings."""
+    """Ours against plain float32, and DAN against the ResNet-18 under our settings."""
     for batch in setting.batch_sizes:
         dan, resnet = networks()
         plain = ("plain float32", forward(dan, setting, batch, plain=True, bf16=False))
@@ -283,7 +283,7 @@ def inference_rows(setting: Setting) -> Iterator[Row]:
 
 
 def training_rows(setting: Setting) -> Iterator[Row]:
-    """The same for a training step; a batch of one has no statistics and is left out."""
+    """The same for a training step; not for a batch of one, which has no variance."""
     for batch in (size for size in setting.batch_sizes if size > 1):
         plain = step(networks()[0], setting, batch, plain=True, bf16=False)
         for name, bf16 in types(setting):

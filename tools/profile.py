@@ -138,7 +138,7 @@ def typical_seconds(setting: Setting, run: Callable[[], Any]) -> float:
 
 
 def shares_of(run: Callable[[], Any], setting: Setting) -> dict[str, float]:
-    """Kind -> its share of the time of all operations in a call, largest first."""
+    """Kind -> its fraction of the time of all operations in a call, largest first."""
     gpu = setting.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with torch.profiler.profile(activities=activities) as profile:
@@ -147,7 +147,7 @@ def shares_of(run: Callable[[], Any], setting: Setting) -> dict[str, float]:
             torch.cuda.synchronize()
     spent: dict[str, float] = {}
     for event in profile.key_averages():
-        # The kernels of a GPU are listed besides, their time once more with what started them.
+        # GPU kernels are also listed on their own; counting them would count their time twice.
         if event.device_type != torch.autograd.DeviceType.CPU:
             continue
         own = event.self_device_time_total if gpu else event.self_cpu_time_total

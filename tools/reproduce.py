@@ -152,7 +152,7 @@ def seconds_per_image(recipe: Recipe) -> float:
     Raises InputError where the recipe's device is not there.
     """
     device = find_device(recipe.device)
-    # On a CPU a part of a batch: enough that the optimiser's share is what it will be.
+    # On a CPU a smaller batch, large enough for a realistic share of the optimiser.
     most = max(2, 8 * 224**2 // recipe.image_size**2)
     size = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, most)
     setting = Setting(

@@ -38,7 +38,7 @@ def test_faces_in_large_pictures_are_given_in_their_pixels(monkeypatch):
 def test_an_unknown_detector_and_mtcnn_with_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected one of retinaface, mtcnn"):
         make_detector("haar")
-    with pytest.raises(InputError, match="mtcnn brings its own weights"):
+    with pytest.raises(InputError, match="mtcnn includes its weights"):
         make_detector("mtcnn", weights=tmp_path / "x.pth")
 
 

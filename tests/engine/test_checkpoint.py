@@ -316,7 +316,7 @@ def test_a_flag_that_is_younger_than_the_checkpoint_had_its_default(data, whole,
 
 
 def test_other_types_of_settings_differ(data, cut):
-    """A truth is no number, and a tensor compares to neither (found by tests/fuzz.py)."""
+    """A bool is not a number, and a tensor compares to neither (found by tests/fuzz.py)."""
     checkpoint, recipe = load(cut / "last.pth"), small_recipe(data, cut, *FLAGS)
     assert checkpoints.differences(checkpoint, recipe) == []
     for value in (torch.zeros(2), True, "4", 4.0):
@@ -369,7 +369,7 @@ OPTIMIZER, RANDOM = "optimizer_state_dict", "random_states"
 DAMAGE: dict[str, tuple[tuple, Any, str]] = {
     "iter as text": (("iter",), "2", "iter should be int"),
     "iter as a truth": (("iter",), True, "iter should be int"),
-    "another iter": (("iter",), 2, "its metrics are not one row an epoch"),
+    "another iter": (("iter",), 2, "its metrics are not one row per epoch"),
     "no metrics": (("metrics",), {}, "metrics should be list"),
     "rows of no kind": (("metrics",), [[]], "its metrics are not"),
     "rows without names": (("metrics",), [{}], "its metrics are not"),
@@ -398,19 +398,19 @@ DAMAGE: dict[str, tuple[tuple, Any, str]] = {
     "two groups": ((OPTIMIZER, "param_groups"), [{}, {}], "param_groups"),
     "learning rate as text": ((OPTIMIZER, "param_groups", 0, "lr"), "high", "param_groups 0 lr"),
     "one beta": ((OPTIMIZER, "param_groups", 0, "betas"), [0.9], "param_groups 0 betas"),
-    "states of others": ((OPTIMIZER, "state"), {5: {}}, "state is of other parameters"),
+    "states of others": ((OPTIMIZER, "state"), {5: {}}, "state belongs to other parameters"),
     "states of no kind": ((OPTIMIZER, "state"), 5, "does not fit"),
     "a state of no kind": ((OPTIMIZER, "state", 1), ["step"], "does not fit"),
     "a moment of another shape": (
         (OPTIMIZER, "state", 0, "exp_avg"),
         torch.zeros(5),
-        "parameter 0 has another form",
+        "parameter 0 has another layout",
     ),
-    "a moment as text": ((OPTIMIZER, "state", 0, "exp_avg"), "x", "parameter 0 has another form"),
+    "a moment as text": ((OPTIMIZER, "state", 0, "exp_avg"), "x", "parameter 0 has another layout"),
     "half a state": (
         (OPTIMIZER, "state", 2),
         {"step": torch.tensor(1.0)},
-        "parameter 2 has another form",
+        "parameter 2 has another layout",
     ),
     "a method of the scheduler": (("scheduler_state_dict", "step"), 3, "scheduler_state_dict"),
     "the scheduler's rates": (

@@ -466,7 +466,7 @@ def test_without_bad_images_skip_changes_nothing(data, tmp_path):
 
 
 def test_several_processes_cannot_skip_images(data, tmp_path):
-    with pytest.raises(InputError, match="--on-bad-image skip with 2 processes is not offered"):
+    with pytest.raises(InputError, match="--on-bad-image skip is not supported with 2 processes"):
         make_loaders(small_recipe(data, tmp_path, *SKIP), CPU, World(size=2))
 
 
@@ -571,7 +571,7 @@ def test_limit_and_holdout_together_stay_apart(data, tmp_path):
 def test_processes_share_every_batch_without_overlap(size):
     def draws(share: Callable[[int], Sequence[int]]) -> list[list[tuple[int, int]]]:
         order = partial(shuffle, [0] * 21)
-        return list(TrainingBatches(21, 8, 5, order, share=share, least=2 * size))
+        return list(TrainingBatches(21, 8, 5, order, share=share, min_size=2 * size))
 
     whole = draws(range)
     shares = [draws(World(rank, size).share) for rank in range(size)]

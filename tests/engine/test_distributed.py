@@ -92,7 +92,7 @@ def test_processes_share_every_batch_of_one_process(sampling):
         def order(generator):
             return SAMPLINGS[sampling](LABELS, generator)
 
-        made = TrainingBatches(53, 10, 3, order, share=world.share, least=world.least)
+        made = TrainingBatches(53, 10, 3, order, share=world.share, min_size=world.min_batch_size)
         made.epoch = 2
         return list(made)
 
@@ -120,7 +120,7 @@ def test_every_test_image_is_evaluated_by_one_process():
 def test_too_few_images_for_all_processes_are_refused(images, batch):
     order = partial(shuffle, range(images))
     with pytest.raises(InputError, match=r"at least 2.* in each of 4 processes"):
-        TrainingBatches(images, batch, 0, order, least=World(0, 4).least)
+        TrainingBatches(images, batch, 0, order, min_size=World(0, 4).min_batch_size)
 
 
 def test_too_few_images_to_evaluate_for_all_processes_are_refused(tmp_path):
@@ -259,7 +259,7 @@ def test_after_ctrl_c_the_same_command_goes_on(runs):
     place, results = runs
     result = results["stopped"]
     assert result.returncode != 0
-    told = f"stopped by Ctrl-C; 1 of 3 epochs are in {place}/stopped; go on with the same command"
+    told = f"stopped by Ctrl-C; 1 of 3 epochs are in {place}/stopped; to continue, repeat"
     assert sum(line.startswith(told) for line in result.stderr.splitlines()) == 1
     names = sorted(path.name for path in (place / "stopped").iterdir())
     assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
@@ -304,7 +304,7 @@ def test_two_machines_give_the_numbers_of_one(runs):
 
 
 # --------------------------------------------------------------------------------------------
-# One process fails: all end soon, and the reason is told
+# One process fails: all end soon, and the reason is printed
 
 
 def trainings(
@@ -350,7 +350,7 @@ def test_an_unreadable_image_is_named(tmp_path):
 
 
 REFUSED = {
-    "skipping": (("--on-bad-image", "skip"), "--on-bad-image skip with 2 processes is not offered"),
+    "skipping": (("--on-bad-image", "skip"), "--on-bad-image skip is not supported with 2"),
     "few images": (("--batch-size", 3), "--batch-size is 3; BatchNorm needs at least 2"),
 }
 
@@ -393,7 +393,7 @@ def test_processes_with_other_settings_are_refused(data, tmp_path):
     with trainings([(), ("--lr", 0.5)], data, tmp_path / "run") as started:
         statuses, said = ends(started)
     assert statuses == [2, 2]
-    words = "process 1 of 2 has other settings than the first: lr 0.5, there 0.001"
+    words = "process 1 of 2 has other settings than the first: lr 0.5, not 0.001"
     assert sum(words in line for line in said) == 1
 
 

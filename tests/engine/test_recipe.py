@@ -14,7 +14,7 @@ import train_rafdb
 from common.errors import InputError
 from common.flags import flag, flag_fields, parse_flags, positive, settings
 from engine.optim import OPTIMIZERS, SAMPLINGS, SCHEDULES
-from engine.recipe import Recipe, neutral_flags
+from engine.recipe import Recipe, flags_that_may_change
 
 RECIPE = train_rafdb.RECIPE
 
@@ -207,12 +207,12 @@ def test_settings_are_plain_values_by_the_flags_names():
 
 
 def test_settings_of_the_result_leave_out_what_may_change_on_resume():
-    assert neutral_flags() == {
+    assert flags_that_may_change() == {
         *("data", "output", "workers", "cache", "device"),
         *("fast", "compile", "deterministic", "on_bad_image", "resume"),
     }
     result = settings(RECIPE, result_only=True)
-    assert result == {k: v for k, v in settings(RECIPE).items() if k not in neutral_flags()}
+    assert result == {k: v for k, v in settings(RECIPE).items() if k not in flags_that_may_change()}
     assert {"lr", "seed", "amp", "arch"} <= set(result)
 
 

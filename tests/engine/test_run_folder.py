@@ -22,7 +22,7 @@ from engine.run_folder import (
     SKIPPED,
     Skipped,
     announcement,
-    check_free,
+    refuse_existing_run,
     run_lock,
     write_metrics,
 )
@@ -60,7 +60,7 @@ def test_a_second_run_is_refused_and_told_which_process_holds_the_folder(tmp_pat
         assert list(snapshot(tmp_path)) == [LOCK]
         message = refusal(tmp_path)
         assert f"{tmp_path} is in use by process {os.getpid()} on {HERE}" in message
-        assert f"if that process is certainly gone, delete {tmp_path / LOCK}" in message
+        assert f"if you are sure that process is gone, delete {tmp_path / LOCK}" in message
         assert list(snapshot(tmp_path)) == [LOCK]
     assert snapshot(tmp_path) == {}
 
@@ -208,8 +208,8 @@ def test_a_folder_with_a_run_is_refused_and_stays_as_it_is(data, tmp_path):
 def test_any_file_of_a_run_occupies_the_folder(tmp_path, name):
     (tmp_path / name).write_text("of another run")
     with pytest.raises(InputError, match=f"already holds a run \\({re.escape(name)}\\)"):
-        check_free(tmp_path, resume=False)
-    check_free(tmp_path, resume=True)
+        refuse_existing_run(tmp_path, resume=False)
+    refuse_existing_run(tmp_path, resume=True)
     assert snapshot(tmp_path) == {name: b"of another run"}
 
 
@@ -218,7 +218,7 @@ def test_half_written_files_of_a_killed_run_are_cleared_away(tmp_path):
         (tmp_path / name).write_bytes(b"half")
     for name in (".mine", "last.pth"):
         (tmp_path / name).write_bytes(b"whole")
-    check_free(tmp_path, resume=True)
+    refuse_existing_run(tmp_path, resume=True)
     assert snapshot(tmp_path) == {".mine": b"whole", "last.pth": b"whole"}
 
 

@@ -248,11 +248,11 @@ def test_a_gpu_looks_for_its_fastest_kernels_by_default():
 
 
 def _kernels(*, deterministic: bool) -> str:
-    """What `choose_kernels` sets, in a process of its own."""
+    """What `set_determinism` sets, in a process of its own."""
 
     def main() -> None:
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-        speed.choose_kernels(deterministic=deterministic)
+        speed.set_determinism(deterministic=deterministic)
         workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
         benchmark = torch.backends.cudnn.benchmark
         print(torch.are_deterministic_algorithms_enabled(), workspace, benchmark)

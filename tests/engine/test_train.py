@@ -530,8 +530,8 @@ def test_a_signal_says_what_is_done_and_how_to_go_on(data, tmp_path, monkeypatch
         train_tiny(data, tmp_path / "run", "--epochs", 3)
     folder = tmp_path / "run"
     assert str(stopped.value) == (
-        f"stopped by SIGTERM; 1 of 3 epochs are in {folder}; go on with the same command and "
-        "--resume"
+        f"stopped by SIGTERM; 1 of 3 epochs are in {folder}; to continue, repeat the command "
+        "with --resume"
     )
     assert load(folder / "last.pth")["iter"] == 1
     assert not (folder / ".lock").exists()

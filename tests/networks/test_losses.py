@@ -15,7 +15,7 @@ from tests.support.scripts import batch_of
 FORMS = ("eq6", "released")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 DTYPES = tuple(TOLERANCE)
-#: Half types are taken up to float32 first, so only the inputs are coarse.
+#: Half precision is converted to float32 first, so only the inputs are coarse.
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
@@ -368,7 +368,7 @@ def test_the_gradient_of_the_centers_is_the_same_every_time_with_several_threads
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
 
-# ---- half types
+# ---- half precision
 
 
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)

@@ -64,7 +64,7 @@ def test_a_damaged_run_is_refused_by_name(tmp_path, name, content):
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "folder,dataset\nx,y\n", "folder\n"])
 def test_a_csv_that_is_none_of_ours_is_refused(tmp_path, content):
     (tmp_path / "x.csv").write_text(content)
-    with pytest.raises(InputError, match="is no csv of runs"):
+    with pytest.raises(InputError, match="is not a csv of runs"):
         read_runs(tmp_path / "x.csv")
 
 

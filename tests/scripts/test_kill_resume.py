@@ -19,7 +19,7 @@ def test_a_run_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path, capsy
     out = capsys.readouterr().out
     assert status == 0, out
     assert "5 kills by SIGKILL in a run of 6 epochs" in out
-    assert "all the same, bit by bit" in out
+    assert "all bitwise identical" in out
     assert len(re.search("after epochs (.*)", out)[1].split()) == 5
     for part in ("model_state_dict", "criterion_state_dict", "optimizer_state_dict", "random"):
         assert part in out

@@ -186,7 +186,7 @@ def test_ctrl_c_ends_with_a_line_and_a_run_that_can_go_on(tmp_path):
     # After a progress bar, if there was one.
     line = errors.replace(b"\r", b"\n").splitlines()[-1]
     assert line.startswith(b"stopped by Ctrl-C; ")
-    assert line.endswith(b"go on with the same command and --resume")
+    assert line.endswith(b"to continue, repeat the command with --resume")
     content = load(tmp_path / "run/last.pth")
     assert content["iter"] == len(content["metrics"]) >= 2
     assert not list((tmp_path / "run").glob(".*"))

@@ -312,7 +312,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def load(path: Path) -> dict:
-    """A checkpoint, read as a careful stranger reads it."""
+    """A checkpoint, loaded with `weights_only=True`."""
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
