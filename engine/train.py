@@ -223,9 +223,8 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
 def evaluate(run: Run, epoch: int) -> Metrics:
     """The metrics of the evaluated split, after an epoch."""
     run.world.broadcast_buffers(run.network)
-    fast = run.recipe.fast
     logits, labels, _ = predict(
-        run.recipe.method.fast(run.network, run.device) if fast else run.network,
+        run.recipe.method.fast(run.network, run.device) if run.recipe.fast else run.network,
         run.evaluation,
         run.device,
         progress=run.bar(len(run.evaluation.dataset), f"evaluation {epoch}/{run.recipe.epochs}"),
