@@ -1,7 +1,6 @@
-"""What makes a run fast. What changes its numbers is off unless a flag or the recipe asks for it.
+"""What makes a run fast; what changes its numbers is off unless a flag or the recipe asks for it.
 
-Always on: channels last, decoded images kept in memory. On request: bfloat16 (`--amp`) and
-torch.compile (`--compile`). `--deterministic` trades speed for repeatability.
+Always on: channels last and images kept in memory. By flag: `--amp`, `--compile`.
 """
 
 from __future__ import annotations

@@ -164,5 +164,5 @@ def _read_csv(path: Path) -> list[FinishedRun]:
         ]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is not a csv of runs ({error}); expected what results.runs.write_runs writes"
+            f"{path} is not a csv of runs ({error}); expected one by results.runs.write_runs"
         ) from error

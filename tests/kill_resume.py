@@ -5,7 +5,7 @@
 trains a small network on synthetic faces in DIR twice with the same seed: once in one piece, and
 once with SIGKILL after a random part of an epoch's time, again and again, each time gone on with
 `--resume`. Half of the kills wait until the run writes a file. Then weights, centers, optimiser,
-scheduler, random states, best.pth, last.pth and metrics.csv must be bitwise identical.
+scheduler and random states, best.pth as well as last.pth, and metrics.csv must be identical.
 
 Exit status: 0 all are the same, 1 something differs.
 """

@@ -77,7 +77,7 @@ def test_a_full_disk_under_torch_is_a_message(tmp_path, monkeypatch):
         save(content, Full())
 
     monkeypatch.setattr(torch, "save", save_on_a_full_disk)
-    with pytest.raises(InputError, match="still whole"):
+    with pytest.raises(InputError, match="the previous file is unchanged"):
         save_checkpoint(path, {"model_state_dict": {"weight": torch.zeros(1000)}})
     assert snapshot(tmp_path) == {"last.pth": b"old"}
 
@@ -165,7 +165,7 @@ def test_json_has_no_nan(tmp_path):
     assert json.loads(path.read_text())["accuracy"] == 0.5
 
 
-def test_folders_are_made_or_the_reason_is_told(tmp_path):
+def test_folders_are_made_or_the_reason_is_reported(tmp_path):
     make_folder(tmp_path / "a/b")
     make_folder(tmp_path / "a/b")
     assert (tmp_path / "a/b").is_dir()

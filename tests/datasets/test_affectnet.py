@@ -191,7 +191,7 @@ def without_first_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_csv_without_column_names_is_read_and_said(split, tmp_path):
+def test_a_csv_without_column_names_is_read_with_a_warning(split, tmp_path):
     root = write_csv(tmp_path)
     table = root / {"train": "training.csv", "val": "validation.csv"}[split]
     named = AffectNet8(root, split)
@@ -204,7 +204,7 @@ def test_a_csv_without_column_names_is_read_and_said(split, tmp_path):
     assert nameless.layout == "csv"
 
 
-def test_nothing_is_said_of_a_csv_with_column_names(tmp_path):
+def test_a_csv_with_column_names_gives_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*published are")

@@ -198,7 +198,7 @@ def test_both_layouts_are_refused(deeper, tmp_path):
         RAFDB(root, "train")
 
 
-def test_a_folder_train_beside_the_official_layout_is_no_layout(tmp_path):
+def test_a_folder_train_beside_the_official_layout_is_ignored(tmp_path):
     (write(tmp_path) / "train/mine").mkdir(parents=True)
     assert RAFDB(tmp_path, "train").layout == "official"
 

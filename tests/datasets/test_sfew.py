@@ -41,12 +41,12 @@ def test_folders_may_be_written_small(tmp_path):
     assert SFEW(tmp_path / "a", "train").class_counts() == (2,) * 7
 
 
-def test_counts_that_are_not_the_published_ones_are_said(tmp_path):
+def test_counts_that_differ_from_the_published_ones_give_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="sfew train: 14 images; published are 958"):
         SFEW(write_sfew(tmp_path), "train")
 
 
-def test_film_frames_are_told_from_faces(tmp_path):
+def test_film_frames_are_recognised(tmp_path):
     with pytest.warns(UserWarning, match="film frames, not faces; .* tools.align_sfew"):
         frames = SFEW(write_sfew(tmp_path / "frames", FRAME_SIZE), "val")
     assert frames.layout == "film frames"

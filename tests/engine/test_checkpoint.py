@@ -102,7 +102,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
         ({"model_state_dict": [1]}, "model_state_dict"),
     ],
 )
-def test_a_file_without_a_model_is_no_checkpoint(tmp_path, content, words):
+def test_a_file_without_a_model_is_not_a_checkpoint(tmp_path, content, words):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(InputError, match=f"x.pth is not a checkpoint: .*{words}"):
         load_checkpoint(tmp_path / "x.pth")
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, whole, tmp_path):
     )
     assert status == 2
     assert line.startswith(f"error: cannot write {folder}/")
-    assert "still whole" in line
+    assert "the previous file is unchanged" in line
     for name in ("last.pth", "best.pth"):
         assert load(folder / name)["iter"] == 1
     names = sorted(path.name for path in folder.iterdir())
@@ -433,7 +433,7 @@ DAMAGE: dict[str, tuple[tuple, Any, str]] = {
 
 
 @pytest.mark.parametrize(("keys", "value", "words"), DAMAGE.values(), ids=DAMAGE)
-def test_what_no_run_could_have_written_is_refused_by_its_place(data, cut, keys, value, words):
+def test_invalid_checkpoint_content_is_refused_and_named(data, cut, keys, value, words):
     def edit(content: Any) -> None:
         for key in keys[:-1]:
             content = content[key]

@@ -400,7 +400,7 @@ def test_what_is_left_of_a_batch_is_as_without_the_skipped_images(own_data, tmp_
         assert torch.equal(whole.indices[good], left.indices)
 
 
-def test_a_batch_with_one_image_left_is_no_step(own_data, tmp_path, capsys):
+def test_a_batch_with_one_image_left_is_skipped(own_data, tmp_path, capsys):
     first = next(iter(batches_of(21)))
     kept, *others = (f"train_{position + 1:05d}" for position, _ in first)
     damage(own_data, *others)

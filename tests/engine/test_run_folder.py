@@ -55,7 +55,7 @@ def refusal(folder: Path) -> str:
 # The lock
 
 
-def test_a_second_run_is_refused_and_told_which_process_holds_the_folder(tmp_path):
+def test_a_second_run_is_refused_and_names_the_process_that_holds_the_folder(tmp_path):
     with run_lock(tmp_path):
         assert list(snapshot(tmp_path)) == [LOCK]
         message = refusal(tmp_path)
@@ -143,7 +143,7 @@ def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path):
     assert (tmp_path / "there").is_dir()
 
 
-def test_a_folder_that_vanishes_is_no_second_error(tmp_path):
+def test_a_folder_that_vanishes_adds_no_error(tmp_path):
     folder = tmp_path / "run"
     with run_lock(folder):
         shutil.rmtree(folder)

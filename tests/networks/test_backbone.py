@@ -188,7 +188,7 @@ def test_the_known_file_is_named(pretrained, backbone, tmp_path, monkeypatch, ca
     )
 
 
-def test_another_file_of_that_name_is_told(pretrained, backbone, tmp_path, capsys):
+def test_another_file_of_that_name_is_reported(pretrained, backbone, tmp_path, capsys):
     path, digest = named_as_msceleb(tmp_path, pretrained)
     size = f"{path.stat().st_size:,} bytes"
     with pytest.warns(UserWarning, match="is not the known MS-Celeb-1M file") as told:
@@ -200,7 +200,7 @@ def test_another_file_of_that_name_is_told(pretrained, backbone, tmp_path, capsy
     assert_filled(backbone, pretrained)
 
 
-def test_nothing_is_said_of_a_file_with_another_name(pretrained, backbone, tmp_path, capsys):
+def test_a_file_with_another_name_is_not_checked(pretrained, backbone, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_backbone(backbone, saved(tmp_path, {"state_dict": pretrained}))
@@ -371,6 +371,6 @@ def test_something_else_is_refused(content, message, backbone, tmp_path):
         load_backbone(backbone, path)
 
 
-def test_a_list_is_no_state_dict(backbone, tmp_path):
+def test_a_list_is_not_a_state_dict(backbone, tmp_path):
     with pytest.raises(InputError, match="holds a list; expected a dict of tensors"):
         load_backbone(backbone, saved(tmp_path, [torch.zeros(1)]))

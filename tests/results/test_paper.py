@@ -76,7 +76,7 @@ def test_ablations_are_kept_apart_from_the_result_tables():
     assert all(row.table not in "12" for row in published_for("rafdb", "DAN"))
 
 
-def test_the_authors_correction_is_told_where_the_printed_number_is():
+def test_the_authors_correction_is_beside_the_printed_number():
     printed = [row for row in published() if row.percent == 85.32]
     assert len(printed) == 1
     assert "82.75" in printed[0].source

@@ -64,7 +64,7 @@ def test_the_authors_correction_stands_under_table_5(tables):
     assert "82.75" in as_markdown([table])
 
 
-def test_what_no_table_shows_is_told(tmp_path):
+def test_runs_that_no_table_shows_are_listed(tmp_path):
     folder = write_run(tmp_path / "a", "rafdb", [0.9])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dataset": "mine"}))

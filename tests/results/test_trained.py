@@ -41,7 +41,7 @@ def save(path: Path, weights: dict[str, Tensor], **extra: object) -> Path:
 # ---- reading
 
 
-def test_a_checkpoint_of_ours_says_everything(weights, tmp_path):
+def test_our_checkpoints_describe_themselves(weights, tmp_path):
     trained = read_trained(save(tmp_path / "x.pth", weights, **OURS))
     assert type(trained.network) is ResNet18
     assert (trained.dataset, trained.image_size, trained.epoch) == ("rafdb", SIZE, 21)
@@ -128,7 +128,7 @@ def test_data_and_size_are_those_of_the_training(weights, data, tmp_path):
     assert (other.split, other[0].image.shape) == ("train", (3, 48, 48))
 
 
-def test_data_that_are_gone_are_said_to_be(weights, tmp_path, monkeypatch):
+def test_missing_training_data_give_a_warning(weights, tmp_path, monkeypatch):
     settings = {"image_size": SIZE, "data": str(tmp_path / "gone")}
     trained = read_trained(save(tmp_path / "x.pth", weights, **{**OURS, "settings": settings}))
     monkeypatch.chdir(tmp_path)
@@ -144,7 +144,7 @@ def test_a_file_that_names_no_data_set_needs_one(weights, data, tmp_path):
     assert open_dataset(trained, name="rafdb", data=data).name == "rafdb"
 
 
-def test_what_a_file_says_is_no_command_to_the_terminal(weights, tmp_path):
+def test_text_from_a_file_cannot_control_the_terminal(weights, tmp_path):
     trained = read_trained(save(tmp_path / "x.pth", weights, dataset="\x1b[2Jrafdb\n\u202e"))
     with pytest.raises(InputError) as error:
         open_dataset(trained)

@@ -11,7 +11,7 @@ EXAMPLES = {"torch_files": 60, "checkpoints": 25, "tables": 40}
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", fuzz.TARGETS)
-def test_inputs_by_chance_are_read_or_refused(name, tmp_path):
+def test_random_inputs_are_read_or_refused(name, tmp_path):
     inputs, refusals = fuzz.campaign(name, EXAMPLES.get(name, 100), tmp_path)
     assert inputs >= 20
     assert refusals > 0

@@ -192,7 +192,7 @@ def test_ctrl_c_ends_with_a_line_and_a_run_that_can_go_on(tmp_path):
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_reader_that_goes_away_is_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     """`python eval.py ... | head -1`, without the seconds that torch takes to import."""
     code = "from common.cli import call_main; call_main(lambda: print('line\\n' * 200_000))"
     result = subprocess.run(
