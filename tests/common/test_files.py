@@ -307,6 +307,7 @@ VALUES = {
     "sparse": (torch.eye(3).to_sparse(), "not a plain, dense tensor"),
     "complex": (torch.zeros(2, dtype=torch.complex64), "real numbers"),
     "meta": (torch.zeros(10**12, device="meta"), "with its data"),
+    "expanded": (torch.zeros(1).expand(10**12), "claims more numbers than the file holds"),
     "a complex number": (1j, "a complex"),
 }
 

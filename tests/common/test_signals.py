@@ -143,12 +143,15 @@ def test_a_stop_that_was_swallowed_is_raised_at_the_next_batch(monkeypatch):
         next(batches)
 
 
-def run_code(code: str) -> subprocess.Popen:
+def run_code(code: str, *, start_new_session: bool = False) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-u", "-c", "from common.cli import call_main\n" + code],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=start_new_session,
+        # Shells start what runs in the background with Ctrl-C ignored, these tests perhaps too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
@@ -158,6 +161,28 @@ def test_every_command_ends_at_a_signal_in_one_line():
     process.terminate()
     assert last_line(process) == "stopped by SIGTERM"
     assert process.returncode == 143
+
+
+def test_ctrl_c_to_a_job_with_a_pool_of_processes_ends_it_in_one_line():
+    """As `datasets.demo` and `tools.check_data` work: all of them get the signal."""
+    code = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+def work(number):
+    time.sleep(0.05)
+    return number
+def main():
+    with ProcessPoolExecutor(2) as pool:
+        for number in pool.map(work, range(2000)):
+            if number == 3:
+                print('up')
+call_main(main)
+"""
+    process = run_code(code, start_new_session=True)
+    assert process.stdout.readline() == b"up\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert last_line(process) == "stopped by Ctrl-C"
+    assert process.returncode == 130
 
 
 def test_one_that_hangs_while_it_ends_is_ended_by_a_later_signal():

@@ -330,6 +330,21 @@ def test_a_flag_that_this_version_has_not_is_refused(data, cut):
     assert "--mix-up is not a flag of this version" in refusal(data, cut)
 
 
+def test_a_flag_that_is_gone_and_was_off_is_no_difference(data, cut):
+    """Runs from before have `plain`, which is gone."""
+    change(cut, lambda content: content["settings"].update(plain=False))
+    assert resume(data, cut)["iter"] == 3
+
+
+def test_a_run_that_ended_between_its_two_checkpoints_gets_the_second(data, tmp_path):
+    whole = train_tiny(data, tmp_path / "run", "--epochs", 1)
+    (tmp_path / "run/last.pth").unlink()
+    train_tiny(data, tmp_path / "run", "--epochs", 1, "--resume")
+    again = load(tmp_path / "run/last.pth")
+    assert differences(again["model_state_dict"], whole["model_state_dict"]) == []
+    assert again["iter"] == 1
+
+
 def test_data_of_another_size_are_refused(tmp_path):
     before = write_rafdb(tmp_path / "before", train=14, test=7)
     train_until(small_recipe(before, tmp_path / "run", *FLAGS), 1)
