@@ -80,7 +80,9 @@ def test_a_signal_ends_a_run_that_can_go_on(data, tmp_path, number, name, to):
     content = load(tmp_path / "run/last.pth")
     done = content["iter"]
     assert done == len(content["metrics"]) >= 1
-    assert line.startswith(f"stopped by {name}; {done} of 10000 epochs are in {tmp_path}/run; go")
+    assert line.startswith(
+        f"stopped by {name}; {done} of 10000 epochs are in {tmp_path}/run; to continue"
+    )
     assert line.endswith("to continue, repeat the command with --resume")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         *("best.pth", "config.json", "last.pth", "metrics.csv")

@@ -465,7 +465,7 @@ def test_metrics_with_other_names_are_refused_before_anything_is_written(data, c
     change(cut, lambda content: content["metrics"][0].update({name: 1.0}))
     message = refusal(data, cut)
     assert "has the metrics ['epoch', 'lr', 'loss', 'cls', " in message
-    assert "this version has ['epoch', 'lr', " in message
+    assert "this version ['epoch', 'lr', " in message
 
 
 def test_a_missing_name_and_another_order_of_names_are_refused(data, cut):

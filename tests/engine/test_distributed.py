@@ -438,5 +438,6 @@ def test_a_signal_to_all_ends_all(data, tmp_path, number):
     assert statuses == [128 + number] * 2
     done = assert_whole(tmp_path / "run")
     assert (
-        sum(f"; {done} of 10000 epochs are in {tmp_path}/run; go on" in line for line in said) == 1
+        sum(f"; {done} of 10000 epochs are in {tmp_path}/run; to continue" in line for line in said)
+        == 1
     )

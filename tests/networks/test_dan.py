@@ -376,12 +376,12 @@ def changed(network: nn.Module, name: str, value: object) -> dict[str, object]:
         (lambda net: changed(net, "bn.bias", "text"), r"lack bn\.bias"),
         (
             lambda net: changed(net, "extra.weight", torch.zeros(1)),
-            r"1 tensors that DAN has not.*extra\.weight",
+            r"1 tensors that DAN does not have.*extra\.weight",
         ),
         (lambda net: resnet18(weights=None).state_dict(), r"lack features\.0\.weight of ResNet18"),
         pytest.param(
             lambda net: {"fc.weight": torch.zeros(1, FEATURES)},
-            "classify 1 classes; expected 2 or more",
+            "have 1 classes; expected 2 or more",
         ),
     ],
 )

@@ -105,7 +105,7 @@ def test_weights_that_fit_no_network_are_refused_with_their_file(weights, tmp_pa
         "fc.weight": {"bn.weight": torch.zeros(7)},
         "[0, 3]": {n.replace("head1", "head3"): t for n, t in DAN(CLASSES, 2).state_dict().items()},
         "fc.bias": {name: tensor for name, tensor in weights.items() if name != "fc.bias"},
-        "classify 1 classes": {**weights, "fc.weight": torch.zeros(1, 512)},
+        "have 1 classes": {**weights, "fc.weight": torch.zeros(1, 512)},
     }
     for word, content in cases.items():
         path = save(tmp_path / RELEASED_NAME, content)
