@@ -176,11 +176,11 @@ def join_processes(device_name: str) -> Iterator[World]:
             if not _lost_connection(error):
                 raise
             if (stopped := stop_asked()) is not None:
-                stopped.advice = "go on with the same command and --resume"
+                stopped.advice = "to continue, repeat the command with --resume"
                 raise stopped from None
             raise InputError(
                 f"process {world.rank} of {world.size} has lost another one, which ended or was "
-                "killed: its reason is above or in the log of its machine; go on with --resume"
+                "killed: its reason is above or in the log of its machine; to continue, use --resume"
             ) from error
 
 
