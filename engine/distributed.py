@@ -180,7 +180,7 @@ def join_processes(device_name: str) -> Iterator[World]:
                 raise stopped from None
             raise InputError(
                 f"process {world.rank} of {world.size} has lost another one, which ended or was "
-                "killed: its reason is above or in the log of its machine; to continue, use --resume"
+                "killed: its reason is above or in its machine's log; to continue, use --resume"
             ) from error
 
 
