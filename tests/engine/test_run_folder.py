@@ -71,6 +71,7 @@ def test_a_lock_is_released_by_an_error(tmp_path):
     assert snapshot(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_running_training_holds_its_folder_and_a_killed_one_does_not(data, tmp_path):
     folder = tmp_path / "run"
     process = Forked(lambda: train(small_recipe(data, folder, "--epochs", 10_000)))

@@ -44,6 +44,7 @@ def _worst(ours: torch.Tensor, expected: torch.Tensor) -> float:
     ],
     ids=["1 head", "2 heads", "3 heads", "4 heads", "5 heads", "8 classes, odd size", "ResNet-18"],
 )
+@pytest.mark.slow
 def test_fused_network_agrees(make, size, dtype, tolerance):
     torch.manual_seed(1)
     model = _lived_in(make()).to(dtype)

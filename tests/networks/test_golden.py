@@ -133,16 +133,19 @@ def test_eval_losses(rebuilt, eval_output):
     assert_losses_agree(rebuilt.losses(eval_output), rebuilt.case["eval"]["losses"])
 
 
+@pytest.mark.slow
 def test_train_logits(trained):
     case, output, *_ = trained
     assert_agrees(output.logits, case["train"]["logits"])
 
 
+@pytest.mark.slow
 def test_train_losses(trained):
     case, _, losses, *_ = trained
     assert_losses_agree(losses, case["train"]["losses"])
 
 
+@pytest.mark.slow
 def test_train_gradient_norms(trained):
     case, _, _, norms, _ = trained
     expected = case["train"]["grad_norm_released"]
@@ -151,11 +154,13 @@ def test_train_gradient_norms(trained):
         assert_agrees(norms[name], value)
 
 
+@pytest.mark.slow
 def test_five_steps_of_sgd_over_network_and_centers(trained):
     case, *_, totals = trained
     assert_agrees(totals, case["sgd_5_steps_total_loss"])
 
 
+@pytest.mark.slow
 def test_null_is_infinite_without_the_floor_and_what_the_floor_makes_of_it(trained):
     case, output, losses, *_ = trained
     if case["heads"] == 1:

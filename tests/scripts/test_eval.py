@@ -30,6 +30,8 @@ from tests.support.scripts import (
 )
 from train_rafdb import RECIPE
 
+pytestmark = pytest.mark.slow
+
 FEAR = 1
 RELEASED_NAME = "rafdb_epoch21_acc0.897_bacc0.8275.pth"
 OURS = {"dataset": "rafdb", "class_names": list(RAFDB.classes), "settings": {"image_size": SIZE}}

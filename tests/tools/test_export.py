@@ -14,6 +14,8 @@ from datasets.transforms import MEAN, STD
 from networks import DAN
 from tools import export
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["Surprise", "Fear", "Disgust"]
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in export.NEEDED),

@@ -17,7 +17,7 @@ from tests.support.run_folders import write_run
 from tests.support.scripts import CLASSES
 from tools import figures
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*published are"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
