@@ -4,10 +4,11 @@
     python train_affectnet.py --data datasets/affectnet --classes 7 --output runs/affectnet7
 
 needs AffectNet in one of its three layouts and the MS-Celeb-1M weights in models/pretrain/. It
-writes runs/affectnet-seed0/ with config.json, metrics.csv, last.pth and best.pth, and prints a
-line an epoch. Every flag defaults to the paper's value or, where the paper is silent, the
-release's. The release's README trains for 10 epochs and its best ones were the 5th and 6th;
-the learning rate falls to 0.6 of itself every epoch, so little changes after the 15th.
+writes runs/affectnet-seed0/ with config.json, metrics.csv, last.pth and best.pth, prints a line an
+epoch and last the accuracies of the last and of the best epoch. Every flag defaults to the paper's
+value or, where the paper is silent, the release's. The release's README trains for 10 epochs, and
+its best ones were the 5th and 6th; the learning rate falls to 0.6 of itself every epoch, so little
+changes after the 15th.
 """
 
 from functools import partial

@@ -4,12 +4,12 @@
         --epochs 12 --batch-size 64 --lr 0.001 --output runs/fer2013-resnet18
     python train_fer2013.py --data datasets/fer2013 --pretrained runs/fer2013-resnet18/last.pth
 
-Without the MS-Celeb-1M weights DAN needs a backbone that has learnt faces first, hence two steps.
-They should end at 62.2 % and 63.5 % of the 3,589 public test faces (seed 0, a CPU with bfloat16).
+Without the MS-Celeb-1M weights DAN needs a backbone that has learnt faces, hence two steps. They
+should end at 62.2 % and 63.5 % of the 3,589 public test faces (seed 0, a CPU with bfloat16).
 
-AdamW instead of the paper's SGD: on 8,000 of the training faces and tested on 2,871 others of them
-(--limit 8000 --holdout 0.1, ResNet-18 from random weights, batch 64, 4 epochs, seed 0) AdamW at
-0.001 reached 47.2 % and SGD at 0.05 27.7 %, where the largest class has 25.1 %. The other values
+AdamW instead of the paper's SGD: trained on 8,000 of the training faces and tested on 2,871 others
+of them (--limit 8000 --holdout 0.1, ResNet-18 from random weights, batch 64, 4 epochs, seed 0),
+AdamW at 0.001 reached 47.2 % and SGD at 0.05 27.7 %; the largest class has 25.1 %. The other values
 were set once and not searched.
 
 --labels ferplus takes the labels of FER+ (csv of votes beside the data), --votes soft trains on

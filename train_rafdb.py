@@ -3,8 +3,9 @@
     python train_rafdb.py --data datasets/raf-basic
 
 needs the aligned faces of RAF-DB and the MS-Celeb-1M weights in models/pretrain/. It writes
-runs/rafdb-seed0/ with config.json, metrics.csv, last.pth and best.pth, and prints a line an
-epoch. Every flag defaults to the paper's value or, where the paper is silent, the release's.
+runs/rafdb-seed0/ with config.json, metrics.csv, last.pth and best.pth, prints a line an epoch and
+last the accuracies of the last and of the best epoch. Every flag defaults to the paper's value or,
+where the paper is silent, the release's.
 """
 
 from functools import partial

@@ -3,11 +3,12 @@
     python -m tools.align_sfew SFEW2.0 datasets/sfew-aligned
     python train_sfew.py --data datasets/sfew-aligned
 
-needs the aligned faces and the MS-Celeb-1M weights in models/pretrain/. It writes
-runs/sfew-seed0/ with config.json, metrics.csv, last.pth and best.pth, and prints a line an epoch.
+needs the aligned faces and the MS-Celeb-1M weights in models/pretrain/. It writes runs/sfew-seed0/
+with config.json, metrics.csv, last.pth and best.pth, prints a line an epoch and last the accuracies
+of the last and of the best epoch.
 
-The release has no script for SFEW: what the paper and the author say of it is below, the rest is
-AffectNet's recipe, its optimizer and scheduler included (--scheduler constant does without).
+The release has no script for SFEW. The values below are the paper's and the author's; the rest,
+optimiser and schedule included, is AffectNet's recipe (--scheduler constant keeps the rate).
 """
 
 from dataclasses import replace

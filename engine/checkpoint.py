@@ -45,6 +45,9 @@ PARTS = {
     "scheduler_state_dict": dict,
 }
 
+#: What values of other names, shapes, types and sizes raise.
+UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; `path` holds the old one or the new one, whole, at any moment."""
@@ -103,7 +106,9 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             for name, kind in PARTS.items():
                 value = found[path].get(name)
                 if not isinstance(value, kind) or isinstance(value, bool):
-                    raise InputError(f"{path} cannot be resumed: its {name} is not a {kind.__name__}")
+                    raise InputError(
+                        f"{path} cannot be resumed: its {name} is not a {kind.__name__}"
+                    )
     if not found:
         return None
     path = max(found, key=lambda path: found[path]["iter"])
@@ -165,7 +170,7 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         restore_random_states(checkpoint["random_states"])
         run.epoch = run.saved = checkpoint["iter"]
         run.rows = checkpoint["metrics"]
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except UNFIT as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"
@@ -232,6 +237,8 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
+    if not 0 <= position <= len(keys):  # numpy would read beyond them
+        raise ValueError(f"the position of numpy's generator is {position}")
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():

@@ -272,7 +272,8 @@ def batches_on(
         if (stopped := stop_asked()) is not None:
             raise stopped
         if errors and skipped is None:
-            raise errors[0]
+            # Taken out of the list: an error that its own frame refers to keeps the workers alive.
+            raise errors.pop(0)
         if errors:
             skipped += [str(error) for error in errors]
         if batch is None:
@@ -292,19 +293,22 @@ def reporting_worker_crashes() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if "DataLoader worker" not in text:
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The signal is in the first of two chained errors. A worker that dies while its batch is
+        # handed over leaves a broken connection instead, and says nothing.
+        text = " ".join(f"{error.__cause__ or ''} {error}".split())
+        broken = not isinstance(error, RuntimeError)
+        if "DataLoader worker" not in text and not broken:
             raise
         killed = re.search(r"killed by signal: ([\w ]+)", text)
-        if killed and killed[1] in ("Terminated", "Interrupt", "Hangup"):
+        if broken or (killed and killed[1] in ("Terminated", "Interrupt", "Hangup")):
             time.sleep(1)  # a signal to the whole job reaches its processes one by one
         if (stopped := stop_asked()) is not None:
             raise stopped from None
-        if (killed and killed[1] == "Killed") or text.endswith("exited unexpectedly"):
-            found = "the system killed a DataLoader worker, as it does when memory runs out"
-        elif killed and killed[1].startswith("Bus"):
+        if killed and killed[1].startswith("Bus"):
             found = "a DataLoader worker found no shared memory left (/dev/shm)"
+        elif broken or (killed and killed[1] == "Killed") or text.endswith("exited unexpectedly"):
+            found = "the system killed a DataLoader worker, as it does when memory runs out"
         else:
             found = f"a DataLoader worker died ({text})"
         raise InputError(

@@ -80,8 +80,16 @@ def check_free(folder: Path, *, resume: bool) -> None:
 
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """metrics.csv: a row an epoch, every number to its last bit."""
+    """metrics.csv: a row an epoch, every number to its last bit.
+
+    Raises InputError where the last row has other names than the first.
+    """
     names = list(rows[0])
+    if list(rows[-1]) != names:
+        raise InputError(
+            f"the checkpoint in {folder} has the metrics {', '.join(map(str, names))}; this "
+            f"version has {', '.join(rows[-1])}; start another run with --output"
+        )
     lines = [",".join(names), *(",".join(repr(row[name]) for name in names) for row in rows)]
     write_text(folder / METRICS, "\n".join(lines) + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,19 @@ from tests.support.scripts import write_rafdb
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore warnings that are right for the tests' data: few images, random weights."""
+    for message in (".*published are", "DAN from random weights under SGD"):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RAF-DB's layout with 21 training and 14 test images, to be left as it is."""
     return write_rafdb(tmp_path_factory.mktemp("data") / "raf-basic")
+
+
+@pytest.fixture
+def own_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `data` that a test may change."""
+    return shutil.copytree(data, tmp_path_factory.mktemp("own") / "raf-basic")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import gc
 import os
+import random
 import select
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,7 +24,8 @@ from torch import Tensor, nn
 
 from common.batch import Batch
 from common.cli import call_main
-from engine.recipe import Recipe, parse_flags
+from engine import train as engine_train
+from engine.recipe import Recipe, parse_flags, settings
 from networks import DANOutput, Method
 from train_rafdb import RECIPE
 
@@ -56,6 +60,29 @@ def write_rafdb(root: Path, *, train: int = 21, test: int = 14, seed: int = 0) -
             lines.append(f"{name}.jpg {i % CLASSES + 1}")
     (root / LABEL_FILE).write_text("\n".join(lines) + "\n")
     return root
+
+
+def write_labelled(root: Path, training: Sequence[int], test: Sequence[int]) -> Path:
+    """RAF-DB's layout with these labels, counted from 0.
+
+    The pictures are of the seven classes in turn, so a face may look like another class.
+    """
+    write_rafdb(root, train=len(training), test=len(test))
+    names = [line.split()[0] for line in (root / LABEL_FILE).read_text().splitlines()]
+    pairs = zip(names, [*training, *test], strict=True)
+    (root / LABEL_FILE).write_text("".join(f"{name} {label + 1}\n" for name, label in pairs))
+    return root
+
+
+def face(data: Path, name: str) -> Path:
+    """The image file "train_00003" or "test_0002" of a data set in RAF-DB's layout."""
+    return data / f"Image/aligned/{name}_aligned.jpg"
+
+
+def damage(data: Path, *names: str) -> None:
+    """Cut the files of these images short."""
+    for name in names:
+        face(data, name).write_bytes(face(data, name).read_bytes()[:200])
 
 
 def write_fer2013_csv(root: Path, *, train: int = 16, public: int = 7, private: int = 7) -> Path:
@@ -114,9 +141,47 @@ TINY = dataclasses.replace(RECIPE, method=TinyMethod())
 def small_recipe(data: Path, output: Path, *flags: object, recipe: Recipe = TINY) -> Recipe:
     """RAF-DB's recipe at the size of the tests; `flags` come last, so they win."""
     small = ["--image-size", str(SIZE), "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
-    quick = ["--workers", "0", "--pretrained", "none", "--optimizer", "adamw", "--lr", "0.001"]
+    quick = ["--workers", "0", "--optimizer", "adamw", "--lr", "0.001"]
+    if "pretrained" in settings(recipe):
+        quick += ["--pretrained", "none"]
     where = ["--data", str(data), "--output", str(output)]
     return parse_flags(recipe, "", [*small, *quick, *where, *map(str, flags)])
+
+
+def train_tiny(data: Path, output: Path, *flags: object, recipe: Recipe = TINY) -> dict:
+    """Train by `small_recipe`; returns last.pth."""
+    engine_train.train(small_recipe(data, output, *flags, recipe=recipe))
+    return load(output / "last.pth")
+
+
+class PowerCut(Exception):
+    """What ends the run of `train_until`."""
+
+
+def train_until(recipe: Recipe, epochs: int) -> None:
+    """Train so many epochs and the steps of one more, of which nothing is written."""
+    whole_epoch = engine_train.train_one_epoch
+
+    def train_one_epoch(run: engine_train.Run, epoch: int) -> dict[str, float]:
+        means = whole_epoch(run, epoch)
+        if epoch > epochs:
+            raise PowerCut
+        return means
+
+    with mock.patch.object(engine_train, "train_one_epoch", train_one_epoch):
+        try:
+            engine_train.train(recipe)
+        except PowerCut:
+            return
+    raise AssertionError("the run ended before")
+
+
+def scramble_random_generators() -> None:
+    """Another state of every random generator than a seed gives."""
+    torch.manual_seed(987)
+    torch.rand(13)
+    np.random.seed(654)
+    random.seed(321)
 
 
 # --------------------------------------------------------------------------------------------
@@ -248,6 +313,14 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def load(path: Path) -> dict:
     """A checkpoint, read as a careful stranger reads it."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as stream:
+        return [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)
+        ]
 
 
 def differences(one: object, other: object, where: str = "") -> list[str]:
