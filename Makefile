@@ -20,7 +20,7 @@ TRUNK_RUN := --data $(DEMO)/raf-basic --arch resnet18 --pretrained none --optimi
 SIBLING_RUN := --pretrained $(DEMO)/backbone/last.pth --image-size 48 --lr 0.0005 \
 	--scheduler cosine --amp auto --seed 0 --resume
 
-.PHONY: help demo demo-backbone demo-affectnet demo-sfew fuzz kill-resume test test-fast lint clean install
+.PHONY: help demo demo-backbone demo-affectnet demo-sfew fuzz kill-resume gpu-check test test-fast lint clean install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads fi
 
 kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, compare it bit by bit
 	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25
+
+gpu-check: $(VENV)/.installed-dev ## what needs a CUDA GPU, checked and timed: 8 minutes on an H100
+	$(BIN)/python -m tools.gpu_check
 
 lint: $(VENV)/.installed-dev ## errors, formatting, layers and import circles
 	$(BIN)/ruff check .

@@ -275,10 +275,11 @@ def lines(profile: Profile) -> list[str]:
 
 def waiting_line(waiting: Epoch) -> str:
     """How fast an epoch was and how long it waited, as text."""
+    per_second, share = waiting.images / waiting.seconds, waiting.waited / waiting.seconds
     return (
         f"an epoch of {waiting.images:,} images from memory, {waiting.workers} DataLoader workers, "
-        f"{'bfloat16' if waiting.bf16 else 'float32'}: {waiting.images / waiting.seconds:.1f} images/s, "
-        f"waiting for images {waiting.waited / waiting.seconds:.1%} of the time"
+        f"{'bfloat16' if waiting.bf16 else 'float32'}: {per_second:.1f} images/s, "
+        f"waiting for images {share:.1%} of the time"
     )
 
 

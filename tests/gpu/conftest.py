@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from common.devices import find_device
 from engine.recipe import Recipe
 from tests.support.scripts import TINY, small_recipe, write_rafdb
 from train_rafdb import RECIPE
@@ -34,11 +35,10 @@ class Faces(NamedTuple):
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """The GPU, or what TEST_DEVICE names."""
-    name = os.environ.get("TEST_DEVICE", "cuda")
-    if name == "cuda" and not torch.cuda.is_available():
+    """The GPU, or what TEST_DEVICE names, which has to be there."""
+    if "TEST_DEVICE" not in os.environ and not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
-    return torch.device(name)
+    return find_device(os.environ.get("TEST_DEVICE", "cuda"))
 
 
 @pytest.fixture(scope="session")
