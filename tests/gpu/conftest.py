@@ -49,4 +49,4 @@ def faces(device, tmp_path_factory) -> Faces:
         return Faces(write_rafdb(root), TINY, ())
     size = ("--image-size", 224, "--batch-size", 32, "--workers", 2)
     flags = ("--device", device, "--optimizer", "sgd", "--lr", 0.01, *size)
-    return Faces(write_rafdb(root, train=256, test=64), RECIPE, flags)
+    return Faces(write_rafdb(root, train=96, test=32), RECIPE, flags)

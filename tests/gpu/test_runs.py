@@ -108,7 +108,7 @@ def forbidden_to_wait(device: torch.device, log: type[LossLog]) -> Iterator[list
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 def test_steps_wait_only_where_the_loss_is_read(faces, device, amp, tmp_path):
-    run = build(faces.recipe(tmp_path, "--batch-size", 8, "--amp", amp))
+    run = build(faces.recipe(tmp_path, "--batch-size", 4, "--amp", amp))
     train_one_epoch(run, 1)  # memory is laid out and kernels are chosen
     with forbidden_to_wait(device, LossLog) as reads:
         train_one_epoch(run, 2)

@@ -96,7 +96,7 @@ def test_without_a_gpu_there_is_one_line(tmp_path, monkeypatch):
     assert not (tmp_path / "check").exists()
 
 
-def test_the_limits_add_up_to_less_than_8_minutes():
+def test_the_limits_add_up_to_8_minutes_at_most():
     parts = make_parts(Path("out"), Path("work"))
     assert sum(part.limit for part in parts) <= 8 * 60
     assert len({part.name for part in parts}) == len(parts)

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help=f"[{DEFAULT_OUTPUT}]"
     )
-    parser.add_argument("--dry-run", action="store_true", help="on the CPU, small: under a minute")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="on the CPU, small: a minute on two cores"
+    )
     args = parser.parse_args(arguments)
     if not args.dry_run and not torch.cuda.is_available():
         raise InputError(
@@ -52,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make_folder(output / "logs")
     work = Path(tempfile.mkdtemp(prefix="work-", dir=output))
     try:
-        parts = chosen(make_parts(output, work, dry_run=args.dry_run), args.parts)
+        gpus = torch.cuda.device_count()
+        all_parts = make_parts(output, work, dry_run=args.dry_run, gpus=gpus)
+        parts = chosen(all_parts, args.parts)
         return run_all(parts, output, work, dry_run=args.dry_run)
     finally:
         shutil.rmtree(work, ignore_errors=True)
