@@ -26,7 +26,7 @@ from common.files import make_folder, write_json
 from datasets import DATASETS, FaceDataset
 from engine.evaluate import Metrics
 from results import PublishedNumber, published_for
-from results.metrics import metrics_text
+from results.metrics import metrics_json, metrics_text
 from results.page import write_report
 from results.render import FORMATS, remarks
 from results.report import make_report
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "layout": dataset.layout,
         "image_size": args.image_size or trained.image_size,
         "classes": list(dataset.classes),
-        **metrics.as_json(),
+        **metrics_json(metrics),
         "paper": comparison,
         "skipped": skipped,
         "published_images": published_images,

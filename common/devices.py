@@ -21,7 +21,7 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name!r} is not a device; expected auto, cpu, cuda, cuda:N or mps")
+        raise InputError(f"--device is {name!r}; expected auto, cpu, cuda, cuda:N or mps")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps is not available on this machine; use --device cpu")
     if device.type == "cuda":

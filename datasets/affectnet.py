@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from common.errors import InputError
 from common.flags import flag, not_negative
 
-from .base import DatasetChoice, FaceDataset, class_folder_samples, file_names
+from .base import DatasetChoice, FaceDataset, class_folder_samples, file_names, read_csv
 from .label_index import NO_NUMBER, indexed_labels
 
 EXPRESSIONS = (
@@ -28,6 +29,17 @@ EXPRESSIONS = (
     "Anger",
     "Contempt",
 )
+#: What class folders are called besides the names above.
+FOLDER_NAMES = {
+    "Neutral": ("0",),
+    "Happy": ("1", "happiness"),
+    "Sad": ("2", "sadness"),
+    "Surprise": ("3",),
+    "Fear": ("4",),
+    "Disgust": ("5",),
+    "Anger": ("6", "angry"),
+    "Contempt": ("7",),
+}
 # What else the csv files of the 120 GB release say: none, uncertain, no face.
 OTHER_LABELS = (8, 9, 10)
 
@@ -42,7 +54,10 @@ LABEL_SUFFIX = "_exp.npy"
 INDEX_NAME = ".expression_index.npz"
 IMAGE_FOLDER = "Manually_Annotated_Images"
 BOX_COLUMNS = ("face_x", "face_y", "face_width", "face_height")
-CSV_COLUMNS = ("subDirectory_filePath", *BOX_COLUMNS, "expression")
+NUMBER_COLUMNS = (*BOX_COLUMNS, "expression")
+CSV_COLUMNS = ("subDirectory_filePath", *NUMBER_COLUMNS)
+#: The first line of training.csv, which the release's validation.csv lacks.
+RELEASE_COLUMNS = (*CSV_COLUMNS[:5], "facial_landmarks", "expression", "valence", "arousal")
 
 _TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
 _VAL = (500,) * 8
@@ -54,8 +69,8 @@ class AffectNet8(FaceDataset):
     """AffectNet (Mollahosseini, Hasani and Mahoor, 2017) with eight expressions.
 
     layout: "annotations" (the 4 GB release: cropped faces with .npy files), "folders" (class
-        folders 0 to 7), "csv" (the 120 GB release: whole pictures, cropped here to the face box),
-        or "auto", which takes the one that is there.
+        folders, named 0 to 7 or by expression), "csv" (the 120 GB release: whole pictures, cropped
+        here to the face box), or "auto", which takes the one that is there.
     box_margin: with "csv", how far the crop goes beyond the face box on each side, as a share of
         the box; it ends at the picture's edge.
     """
@@ -92,9 +107,9 @@ class AffectNet8(FaceDataset):
         last = len(cls.classes) - 1
         return (
             f"train_set/images/N.jpg with train_set/annotations/N{LABEL_SUFFIX} and val_set/ "
-            f"likewise (layout {ANNOTATIONS}), class folders train/0 ... train/{last} and val/0 "
-            f"... val/{last} ({FOLDERS}), or training.csv and validation.csv with {IMAGE_FOLDER}/ "
-            f"({CSV})"
+            f"likewise (layout {ANNOTATIONS}), class folders train/0 ... train/{last} (or "
+            f"train/neutral ...) and val/ likewise ({FOLDERS}), or training.csv and validation.csv "
+            f"with {IMAGE_FOLDER}/ ({CSV})"
         )
 
     def load(self) -> None:
@@ -108,8 +123,7 @@ class AffectNet8(FaceDataset):
         if self.layout == ANNOTATIONS:
             self._load_annotations(part)
         elif self.layout == FOLDERS:
-            names = [str(label) for label in range(len(self.classes))]
-            self.set_samples(class_folder_samples(part, names))
+            self._load_folders(part)
         else:
             self._load_csv(part)
 
@@ -117,6 +131,13 @@ class AffectNet8(FaceDataset):
         part = self.root / LAYOUTS[self.layout][self.split]
         inside = {ANNOTATIONS: part / "images", FOLDERS: part, CSV: self.root / IMAGE_FOLDER}
         return [inside[self.layout]]
+
+    def _load_folders(self, part: Path) -> None:
+        """Class folders; where there are seven classes, that of contempt may be there or not."""
+        used = len(self.classes)
+        images = class_folder_samples(part, EXPRESSIONS, FOLDER_NAMES, optional=EXPRESSIONS[used:])
+        self.set_samples([(path, label) for path, label in images if label < used])
+        self.unused = [path for path, label in images if label >= used]
 
     def _load_annotations(self, part: Path) -> None:
         """The 4 GB release: an image and a file with its label, found by their number."""
@@ -152,13 +173,13 @@ class AffectNet8(FaceDataset):
 
     def _load_csv(self, table: Path) -> None:
         """The 120 GB release: rows with a path, a face box and a label."""
-        rows = _read_csv(table)
+        rows = _read_release(table)
         labels = rows["expression"].to_numpy()
         boxes = rows[list(BOX_COLUMNS)].to_numpy()
         present = _Listings(self.root / IMAGE_FOLDER)
         samples, kept = [], []
-        for i, relative in enumerate(rows["subDirectory_filePath"]):
-            row = f"row {i + 2} of {table}"  # as an editor numbers them
+        for i, (number, relative) in enumerate(rows["subDirectory_filePath"].items()):
+            row = f"row {number} of {table}"
             path = self._path_in_row(str(relative), row)
             if path is None or not self._good_row(labels[i], boxes[i], row):
                 continue
@@ -318,22 +339,33 @@ class _Listings:
         return name in self.names[folder]
 
 
-def _read_csv(table: Path) -> pd.DataFrame:
-    """The columns that are needed, numbers as float64 and nan where there is no number."""
-    try:
-        rows = pd.read_csv(table, skipinitialspace=True, usecols=lambda name: name in CSV_COLUMNS)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table} cannot be read as csv ({error})") from error
-    missing = [name for name in CSV_COLUMNS if name not in rows.columns]
-    if missing:
-        raise InputError(
-            f"{table} has no column {', '.join(missing)}; expected a first line with "
-            f"{', '.join(CSV_COLUMNS)} (the release's validation.csv may lack it: copy the first "
-            "line of training.csv)"
+def _read_release(table: Path) -> pd.DataFrame:
+    """The columns that are needed, numbers as float64 and nan where there is no number.
+
+    The index is the row's number in an editor.
+    """
+    named = _has_column_names(table)
+    columns = {} if named else {"header": None, "names": RELEASE_COLUMNS}
+    if not named:
+        warnings.warn(
+            f"{table} has no first line with column names; its columns are taken to be the "
+            f"release's: {', '.join(RELEASE_COLUMNS)}",
+            stacklevel=2,
         )
-    for name in (*BOX_COLUMNS, "expression"):
+    rows = read_csv(table, CSV_COLUMNS, usecols=lambda name: name.strip() in CSV_COLUMNS, **columns)
+    rows.index += 2 if named else 1
+    for name in NUMBER_COLUMNS:
         rows[name] = pd.to_numeric(rows[name], errors="coerce").astype(np.float64)
-    return rows
+    return rows.dropna(how="all")
+
+
+def _has_column_names(table: Path) -> bool:
+    """Whether a csv does not begin with an image: numbers where the release has numbers."""
+    first = read_csv(table, (), header=None, nrows=1)
+    if len(first.columns) != len(RELEASE_COLUMNS):
+        return True
+    values = first.iloc[0, [RELEASE_COLUMNS.index(name) for name in NUMBER_COLUMNS]]
+    return bool(pd.to_numeric(values, errors="coerce").isna().any())
 
 
 def _text(box: np.ndarray) -> str:

@@ -6,13 +6,14 @@ import contextlib
 import gc
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -99,7 +100,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 class Problem(NamedTuple):
     """One entry of a data set that cannot be used."""
 
-    kind: str  # "missing", "label", "box" or "path"
+    kind: str  # "missing", "label", "folder", "box" or "path"
     message: str
 
 
@@ -301,33 +302,64 @@ def file_names(folder: Path) -> list[str]:
         raise InputError(f"cannot read {folder}: {error.strerror}") from error
 
 
-def class_folder_samples(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """(file, label) of every file in the class folders of `folder`, in a fixed order.
+def class_folder_samples(
+    folder: Path,
+    classes: Sequence[str],
+    spellings: Mapping[str, Sequence[str]] | None = None,
+    *,
+    optional: Sequence[str] = (),
+) -> list[tuple[Path, int]]:
+    """(file, label) of every file in the class folders of `folder`, by class, then by name.
 
-    Names of folders are compared without regard to case; label = position in `classes`.
+    label = position in `classes`. A folder may also be named as one of the `spellings` of its
+    class, and all of them in any case.
 
-    Raises InputError where a class has no folder.
+    Raises InputError where there is no folder for a class that is not optional, or more than one.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; expected a folder with a folder per class")
     entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    present = {entry.name.lower(): entry for entry in entries}
-    twins = [entry.name for entry in entries if present[entry.name.lower()] is not entry]
-    if twins:
-        raise InputError(
-            f"{folder} has class folders that differ in case alone: {twins[0]} and "
-            f"{present[twins[0].lower()].name}; join them"
-        )
-    missing = [name for name in classes if name.lower() not in present]
+    names = {name: (name, *(spellings or {}).get(name, ())) for name in classes}
+    samples, missing = [], []
+    for label, name in enumerate(classes):
+        known = {spelling.lower() for spelling in names[name]}
+        found = [entry for entry in entries if entry.name.lower() in known]
+        if len(found) > 1:
+            raise InputError(
+                f"{folder} has more than one folder for the class {name}: "
+                f"{', '.join(entry.name for entry in found)}; join them"
+            )
+        missing += [] if found or name in optional else [name]
+        for entry in found:
+            files = sorted(file for file in file_names(entry) if not file.startswith("."))
+            samples += [(entry / file, label) for file in files]
     if missing:
         raise InputError(
             f"{folder} has no folder {', '.join(missing)}; expected one folder per class: "
-            f"{', '.join(classes)}"
+            f"{', '.join(' or '.join(names[name]) for name in classes)}"
         )
-    return [
-        (present[name.lower()] / file, label)
-        for label, name in enumerate(classes)
-        for file in sorted(file_names(present[name.lower()]))
-        if not file.startswith(".")
-    ]
+    return samples
+
+
+def read_csv(table: Path, columns: Sequence[str], **options: Any) -> pd.DataFrame:
+    """A csv as a data frame; blank lines count, so index + 2 is the row that an editor shows.
+
+    options: further ones of pandas.
+
+    Raises InputError where it cannot be read or lacks one of the columns.
+    """
+    try:
+        rows = pd.read_csv(table, skipinitialspace=True, skip_blank_lines=False, **options)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{table} cannot be read as csv ({error})") from error
+    rows.columns = [str(column).strip() for column in rows.columns]
+    missing = [name for name in columns if name not in rows.columns]
+    if missing:
+        raise InputError(
+            f"{table} has no column {', '.join(missing)}; expected a first line with "
+            f"{', '.join(columns)}"
+        )
+    return rows
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from .base import Counts, FaceDataset, Problem, open_image
 REPAIRS = {
     "missing": "unpack the archives again, or take the lines that list these images out",
     "label": "correct these labels, or take their images out of the list",
+    "folder": "move these images to the folder of their label, or correct or delete the csv",
     "box": "correct these boxes, or take their rows out",
     "path": "take these rows out; a list may only name images in its folder",
     "unreadable": "fetch or unpack these files again",
@@ -33,7 +34,16 @@ REPAIRS = {
     "sizes": "are these the aligned faces? other crops change the accuracy by points",
 }
 #: Findings that change results; the others are only said.
-SERIOUS = ("missing", "label", "box", "path", "unreadable", "across splits", "other label")
+SERIOUS = (
+    "missing",
+    "label",
+    "folder",
+    "box",
+    "path",
+    "unreadable",
+    "across splits",
+    "other label",
+)
 
 
 class Seen(NamedTuple):
@@ -123,7 +133,7 @@ def check(kind: type[FaceDataset], root: Path, *, workers: int = 1, **options: A
 
 def _count(report: Report, dataset: FaceDataset) -> None:
     split, counts = dataset.split, dataset.class_counts()
-    report.layouts[split] = dataset.layout or "official"
+    report.layouts[split] = dataset.layout
     report.counts[split] = counts
     published = dataset.published_counts.get(split, ())
     if published:
@@ -273,6 +283,7 @@ def _headline(kind: str, found: Sequence[str], report: Report) -> str:
     return {
         "missing": f"{count:,} images listed but missing",
         "label": f"{count:,} labels out of range",
+        "folder": f"{count:,} images whose class folder and csv disagree",
         "box": f"{count:,} face boxes that are invalid",
         "path": f"{count:,} entries that point outside the data folder",
         "unreadable": f"{count:,} images cannot be used",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ from PIL import Image
 
 from common.errors import InputError
 
-from .base import FaceDataset, class_folder_samples
+from .base import FaceDataset, class_folder_samples, read_csv
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
+CSV_COLUMNS = ("emotion", "pixels", "Usage")
 SIZE = 48  # pixels, both sides
 
 # The challenge's two test parts; the class folders' test/ holds both or either.
@@ -49,7 +49,7 @@ class FER2013(FaceDataset):
     def layout_help(cls) -> str:
         return (
             "class folders train/angry ... train/surprise and test/angry ..., or "
-            f"{' or '.join(CSV_NAMES)} with the columns emotion, pixels, Usage"
+            f"{' or '.join(CSV_NAMES)} with the columns {', '.join(CSV_COLUMNS)}"
         )
 
     def load(self) -> None:
@@ -91,7 +91,7 @@ class FER2013(FaceDataset):
         return [USAGE[part] for part in parts]
 
     def _load_csv(self, table: Path) -> None:
-        rows = read_csv(table)
+        rows = read_csv(table, CSV_COLUMNS)
         rows = rows[rows["Usage"].isin(self.usages())]
         emotions = rows["emotion"]
         labels = pd.to_numeric(emotions, errors="coerce").to_numpy()
@@ -117,22 +117,6 @@ class FER2013(FaceDataset):
         if self.pixels is None:
             return super().describe(index)
         return f"{self.samples[index][0]} row {self._rows[index]}"
-
-
-def read_csv(table: Path, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> pd.DataFrame:
-    """A csv as a data frame; raises InputError where it cannot be read or lacks a column."""
-    try:
-        # Blank lines count, so that the rows of messages are those of an editor.
-        rows = pd.read_csv(table, skipinitialspace=True, skip_blank_lines=False)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table} cannot be read as csv ({error})") from error
-    rows.columns = [str(column).strip() for column in rows.columns]
-    if not set(columns) <= set(rows.columns):
-        raise InputError(
-            f"{table} has the columns {', '.join(rows.columns)}; expected {', '.join(columns)} "
-            "(the challenge's train.csv alone has no Usage)"
-        )
-    return rows
 
 
 def decode_pixels(column: pd.Series, numbers: list[int], table: Path) -> np.ndarray:

@@ -16,8 +16,8 @@ from torch import Tensor
 from common.errors import InputError
 from common.flags import flag
 
-from .base import DatasetChoice, FaceDataset
-from .fer2013 import CSV_NAMES, FER2013, decode_pixels, read_csv
+from .base import DatasetChoice, FaceDataset, read_csv
+from .fer2013 import CSV_COLUMNS, CSV_NAMES, FER2013, decode_pixels
 
 EXPRESSIONS = (
     "neutral",
@@ -127,7 +127,8 @@ class FERPlus(FER2013):
 
     def _load_rows(self, table: Path, votes_table: Path) -> None:
         """fer2013.csv and fer2013new.csv: row i of one is row i of the other."""
-        faces, votes = read_csv(table), read_csv(votes_table, ("Usage", *VOTE_COLUMNS))
+        faces = read_csv(table, CSV_COLUMNS)
+        votes = read_csv(votes_table, ("Usage", *VOTE_COLUMNS))
         if len(faces) != len(votes) or (faces["Usage"] != votes["Usage"]).any():
             raise InputError(
                 f"{votes_table} has {len(votes):,} rows and does not go with the {len(faces):,} "

@@ -1,21 +1,26 @@
-"""RAF-DB, the seven basic expressions: official layout and label order."""
+"""RAF-DB, the seven basic expressions: as released, or in class folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from common.errors import InputError
 
-from .base import FaceDataset
+from .base import FaceDataset, class_folder_samples, read_csv
 
 LABEL_FILE = Path("EmoLabel/list_patition_label.txt")  # spelled so in the release
 IMAGE_FOLDER = Path("Image/aligned")
+OFFICIAL, FOLDERS = "official", "class folders"
+FOLDER_NAMES = tuple("1234567")
 
 
 class RAFDB(FaceDataset):
     """RAF-DB basic, aligned 100x100 faces (Li, Deng and Du, CVPR 2017).
 
-    Labels 1..7 in the files become 0..6 in the order of `classes`.
+    Labels 1..7 in files and names of folders become 0..6 in the order of `classes`. Class folders
+    are read in the order of the file names, which is that of the official list.
     """
 
     name = "rafdb"
@@ -31,11 +36,77 @@ class RAFDB(FaceDataset):
     @classmethod
     def layout_help(cls) -> str:
         return (
-            f"{LABEL_FILE} (lines 'train_00001.jpg 5') and {IMAGE_FOLDER}/train_00001_aligned.jpg"
+            f"{LABEL_FILE} (lines 'train_00001.jpg 5') and {IMAGE_FOLDER}/train_00001_aligned.jpg, "
+            "or class folders train/1 ... train/7 and test/1 ... test/7"
         )
 
     def load(self) -> None:
-        self.folder = self._find_folder()
+        self.layout, self.folder = self._find_layout()
+        if self.layout == OFFICIAL:
+            self._load_list()
+        else:
+            self._load_folders()
+
+    def _find_layout(self) -> tuple[str, Path]:
+        """The layout and its folder: the root, or one below it that archives unpack to."""
+        splits = [Path(split, name) for split in self.splits for name in FOLDER_NAMES]
+        official = [self.root / name for name in ("", "raf-basic", "basic")]
+        official = [place for place in official if (place / LABEL_FILE).is_file()]
+        folders = [self.root / name for name in ("", "DATASET")]
+        folders = [place for place in folders if any((place / name).is_dir() for name in splits)]
+        if official and folders:
+            raise InputError(
+                f"{self.root} holds both {official[0] / LABEL_FILE} and class folders in "
+                f"{folders[0]}; keep one of them there"
+            )
+        if official:
+            return OFFICIAL, official[0]
+        if folders:
+            return FOLDERS, folders[0]
+        raise InputError(
+            f"{self.root / LABEL_FILE} not found (nor below raf-basic/ or basic/), and no class "
+            f"folders (nor below DATASET/); {self.name} is read from {self.layout_help()}"
+        )
+
+    def image_folders(self) -> list[Path]:
+        return [self.folder / (IMAGE_FOLDER if self.layout == OFFICIAL else self.split)]
+
+    def _load_folders(self) -> None:
+        self.listed = False
+        samples = class_folder_samples(self.folder / self.split, FOLDER_NAMES)
+        samples.sort(key=lambda sample: sample[0].name)
+        name = f"{self.split}_labels.csv"
+        tables = [place / name for place in (self.folder, self.root) if (place / name).is_file()]
+        self.set_samples(self._as_listed(samples, tables[0]) if tables else samples)
+
+    def _as_listed(self, samples: list[tuple[Path, int]], table: Path) -> list[tuple[Path, int]]:
+        """The samples of which the csv says the same; complains of the others."""
+        rows = read_csv(table, ("image", "label"), dtype=str).dropna(how="all")
+        numbers = pd.to_numeric(rows["label"], errors="coerce")
+        listed = dict(zip(rows["image"].astype(str).str.strip(), numbers, strict=True))
+        agreed = []
+        for path, label in samples:
+            if listed.get(path.name) == label + 1:
+                agreed.append((path, label))
+                continue
+            says = f"gives it {listed[path.name]:g}" if path.name in listed else "does not list it"
+            self.unused.append(path)
+            self.reject(
+                "folder",
+                f"image {path} lies in the folder of label {label + 1} ({self.classes[label]}), "
+                f"but {table} {says}; expected the same label in both: move the image, correct "
+                "the csv, or delete the csv, which is not needed",
+            )
+        present = {path.name for path, _ in samples}
+        for name in (name for name in listed if name not in present):
+            self.reject(
+                "missing",
+                f"image {name} lies in none of the class folders of {self.folder / self.split}, "
+                f"but {table} lists it; unpack them again, or take its line out",
+            )
+        return agreed
+
+    def _load_list(self) -> None:
         label_file, folder = self.folder / LABEL_FILE, self.folder / IMAGE_FOLDER
         if not folder.is_dir():
             raise InputError(
@@ -60,19 +131,6 @@ class RAFDB(FaceDataset):
             elif label is not None:
                 samples.append((folder / name, label))
         self.set_samples(samples)
-
-    def _find_folder(self) -> Path:
-        """The official archive unpacks to basic/; the release's readers call it raf-basic/."""
-        for folder in (self.root, self.root / "raf-basic", self.root / "basic"):
-            if (folder / LABEL_FILE).is_file():
-                return folder
-        raise InputError(
-            f"{self.root / LABEL_FILE} not found (nor below raf-basic/ or basic/); {self.name} "
-            f"is read from {self.layout_help()}"
-        )
-
-    def image_folders(self) -> list[Path]:
-        return [self.folder / IMAGE_FOLDER]
 
     def _parse(self, line: str, path: Path, number: int) -> tuple[str, int | None]:
         """A line of the label file -> (name of the aligned image, label from 0 or None)."""

@@ -28,9 +28,10 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import load_tensors, write_whole
+from common.flags import flag_fields, plain_value, settings
 
 from .optim import KERNELS
-from .recipe import Recipe, flag_fields, plain, settings
+from .recipe import Recipe
 from .run_folder import BEST, LAST
 
 #: What a checkpoint needs to be resumed, and what kind each part is.
@@ -44,9 +45,6 @@ PARTS = {
     "criterion_state_dict": dict,
     "scheduler_state_dict": dict,
 }
-
-#: What values of other names, shapes, types and sizes raise.
-UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -81,14 +79,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get("model_state_dict"), dict):
         names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
         raise InputError(
-            f"{path} is not a checkpoint: it has {names} instead of model_state_dict; expected "
+            f"{path} is not a checkpoint: it has {names}, but no dict model_state_dict; expected "
             "a file that a train script wrote or one of the release"
         )
     return content
-
-
-# --------------------------------------------------------------------------------------------
-# Resuming
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -106,9 +100,7 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             for name, kind in PARTS.items():
                 value = found[path].get(name)
                 if not isinstance(value, kind) or isinstance(value, bool):
-                    raise InputError(
-                        f"{path} cannot be resumed: its {name} is not a {kind.__name__}"
-                    )
+                    raise InputError(f"{path} cannot be resumed: {name} should be {kind.__name__}")
     if not found:
         return None
     path = max(found, key=lambda path: found[path]["iter"])
@@ -138,7 +130,7 @@ def differences(checkpoint: dict[str, Any], recipe: Recipe) -> list[str]:
         found.append(f"the recipe was {checkpoint.get('recipe')}, is now {recipe.name}")
     for name, value in ours.items():
         default = fields[name].default
-        missing = None if default is dataclasses.MISSING else plain(default)
+        missing = None if default is dataclasses.MISSING else plain_value(default)
         before = theirs.get(name, missing)
         # 1 and True are equal, and a tensor cannot be compared.
         if type(before) is not type(value) or before != value:
@@ -162,7 +154,9 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         for name in ("model_state_dict", "criterion_state_dict", "scheduler_state_dict"):
             _check_like(name, own[name], checkpoint[name])
         _check_optimizer(own["optimizer_state_dict"], checkpoint["optimizer_state_dict"], run)
-        _check_like("random_states", own["random_states"], checkpoint["random_states"])
+        for name in ("python", "numpy", "torch"):  # of GPUs there may be another number
+            theirs = checkpoint["random_states"].get(name)
+            _check_like(f"random_states {name}", own["random_states"][name], theirs)
         run.network.load_state_dict(checkpoint["model_state_dict"])
         run.criterion.load_state_dict(checkpoint["criterion_state_dict"])
         run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
@@ -170,7 +164,14 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         restore_random_states(checkpoint["random_states"])
         run.epoch = run.saved = checkpoint["iter"]
         run.rows = checkpoint["metrics"]
-    except UNFIT as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"the checkpoint in {run.folder} does not fit the run: {' '.join(str(error).split())}; "
             "it was changed or damaged; start another run with --output"
@@ -204,20 +205,14 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
     )
     _check_like("param_groups", groups, saved)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    if list(given["state"]) != list(range(len(parameters))):
+    states = given["state"]
+    if states and list(states) != list(range(len(parameters))):
         raise ValueError("the optimiser's state is of other parameters")
-    names = set(given["state"][0])
-    for number, parameter in enumerate(parameters):
-        state = given["state"][number]
-        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        if set(state) != names or set(tensors) != names:
-            raise ValueError(f"the optimiser's state of parameter {number} lacks something")
-        if any(value.shape not in (parameter.shape, ()) for value in tensors.values()):
-            raise ValueError(f"the optimiser's state of parameter {number} has another shape")
-
-
-# --------------------------------------------------------------------------------------------
-# Random generators
+    for number, state in states.items():
+        shapes = (parameters[number].shape, ())
+        tensors = all(isinstance(v, Tensor) and v.shape in shapes for v in state.values())
+        if not tensors or list(state) != list(states[0]):
+            raise ValueError(f"the optimiser's state of parameter {number} has another form")
 
 
 def random_states() -> dict[str, Any]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -180,8 +179,7 @@ def make_loader(
         worker_init_fn=_leave_signals_to_the_main_process,
         # Forked workers share the images kept in memory (engine/speed.py).
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # Starting workers draws a number, and a resumed run starts them once more. Drawn from the
-        # program's generator, it would leave that in another state than an undisturbed run.
+        # Starting workers draws a number, and a resumed run does so once more: not from our state.
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -294,26 +292,23 @@ def reporting_worker_crashes() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # The signal is in the first of two chained errors. A worker that dies while its batch is
-        # handed over leaves a broken connection instead, and says nothing.
+        # The signal is named in the first of two chained errors; a worker that dies while it hands
+        # over a batch leaves a broken connection instead.
         text = " ".join(f"{error.__cause__ or ''} {error}".split())
-        broken = not isinstance(error, RuntimeError)
-        if "DataLoader worker" not in text and not broken:
+        if "DataLoader worker" not in text and isinstance(error, RuntimeError):
             raise
-        killed = re.search(r"killed by signal: ([\w ]+)", text)
-        if broken or (killed and killed[1] in ("Terminated", "Interrupt", "Hangup")):
-            time.sleep(1)  # a signal to the whole job reaches its processes one by one
+        if not any(name in text for name in ("Killed", "Bus error")):
+            # A signal to the whole job reaches its processes one by one. Meanwhile torch may raise.
+            with suppress(RuntimeError):
+                time.sleep(1)
         if (stopped := stop_asked()) is not None:
             raise stopped from None
-        if killed and killed[1].startswith("Bus"):
-            found = "a DataLoader worker found no shared memory left (/dev/shm)"
-        elif broken or (killed and killed[1] == "Killed") or text.endswith("exited unexpectedly"):
-            found = "the system killed a DataLoader worker, as it does when memory runs out"
-        else:
-            found = f"a DataLoader worker died ({text})"
+        reason = text if "signal" in text else "killed by the system, as when memory runs out"
+        for name, cause in (("Killed", "when memory runs out"), ("Bus", "without shared memory")):
+            reason = f"killed by the system, as {cause}" if f"signal: {name}" in text else reason
         raise InputError(
-            f"{found}; use fewer --workers or a smaller --batch-size; a training run goes on "
-            "with --resume"
+            f"a DataLoader worker died: {reason}; use fewer --workers or a smaller --batch-size; a "
+            "training run goes on with --resume"
         ) from error
 
 

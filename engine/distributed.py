@@ -3,22 +3,13 @@
     torchrun --nproc-per-node=4 train_affectnet.py --data ... --resume
 
 Every process holds the whole network and takes its part of every batch, so the step is that of
-one process on the whole batch:
+one process on the whole batch: gradients are means over all its images, centers included. What
+differs: `--partition released` has its mean inside a logarithm, so each process takes that of its
+own part; on a CPU, where torch has no SyncBatchNorm, batch statistics are those of each part, and
+before evaluation all take the first one's running statistics.
 
-- The batch size is what the flag says, over all processes. Where it does not divide evenly the
-  parts differ by one image, and each process's gradient counts by its number of images.
-- Sampling, balanced too, is drawn once for the whole batch; each process takes other draws.
-- Gradients of the centers are shared like the network's. The affinity loss and Equation 6 are
-  means over images: their gradients are those of the whole batch. `--partition released` has its
-  mean inside a logarithm; each process takes that of its own part.
-- Batch statistics are those of the whole batch on GPUs (SyncBatchNorm). On a CPU, where torch has
-  no such layer, each process takes those of its part, and before evaluation all take over the
-  first one's running statistics.
-- Evaluation gives each process a part of the images; the parts are put together in order.
-- The first process alone writes and prints. Settings and data have to be the same everywhere.
-
-A process that fails ends with its reason and status; torchrun, or the closed connection, ends the
-others. The same command with --resume goes on from the last checkpoint.
+The first process alone writes and prints. A process that fails ends with its reason and status;
+torchrun, or the closed connection, ends the others, and the same command with --resume goes on.
 """
 
 from __future__ import annotations
@@ -149,13 +140,6 @@ def wrap_ddp(network: nn.Module, criterion: nn.Module, world: World) -> tuple[nn
     if any(True for _ in criterion.parameters()):
         criterion = DistributedDataParallel(criterion)
     return DistributedDataParallel(network, gradient_as_bucket_view=True), criterion
-
-
-def sync_batch_norm(network: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """A network whose batch statistics are those of all processes, on GPUs."""
-    if world.size == 1 or device.type != "cuda":
-        return network
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,27 +68,6 @@ def predict(
     return Predictions(found, torch.cat(labels).cpu(), indices)
 
 
-@torch.inference_mode()
-def pooled_features(
-    network: nn.Module,
-    loader: DataLoader,
-    device: torch.device,
-    *,
-    progress: dict[str, Any] | None = None,
-) -> Tensor:
-    """The network's feature maps, averaged over their positions: (N, D) float32 on the CPU.
-
-    progress: arguments of tqdm; no bar without them.
-    """
-    network.eval()
-    pooled = []
-    with tqdm(**(progress or {"disable": True})) as bar:
-        for batch in batches_on(loader, device):
-            pooled.append(network(batch.images).features.mean(dim=(2, 3)).float().cpu())
-            bar.update(len(batch))
-    return torch.cat(pooled)
-
-
 @dataclass(frozen=True)
 class Metrics:
     """Every number of an evaluation, from one confusion matrix; shares are fractions, 0 to 1."""
@@ -141,27 +119,8 @@ class Metrics:
             "macro_f1": self.macro_f1,
         }
 
-    def as_json(self) -> dict[str, Any]:
-        """Every metric as plain types; None where there is nothing to divide by."""
-        return {
-            "images": self.images,
-            "accuracy": self.accuracy,
-            "accuracy_interval_95": list(self.accuracy_interval),
-            "mean_class_accuracy": self.mean_class_accuracy,
-            "macro_f1": self.macro_f1,
-            "per_class_recall": _known(self.recalls),
-            "per_class_precision": _known(self.precisions),
-            "per_class_f1": _known(self.f1_scores),
-            "confusion_matrix": self.fractions().tolist(),
-            "confusion_counts": self.counts.tolist(),
-        }
-
 
 def wilson_interval(right: int, images: int) -> tuple[float, float]:
     """95 % interval (Wilson) of the share right / images."""
     interval = binomtest(right, images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def _known(values: np.ndarray) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]

@@ -26,8 +26,8 @@ class LossLog:
         self.describe = describe
         self.names: list[str] = []
         self.pending: list[tuple[Tensor, list[int]]] = []
-        self.sums = torch.zeros((), dtype=torch.float64)
-        self.images = self.steps = 0
+        self.sums = torch.zeros(1, dtype=torch.float64)  # the last one counts the images
+        self.steps = 0
 
     def add(self, loss: Any, batch: Batch) -> None:
         """Take note of a step's loss (`total`, `terms`).
@@ -42,42 +42,33 @@ class LossLog:
 
     def shown(self) -> dict[str, str]:
         """Means so far, for the progress bar."""
-        return {name: f"{value:.3f}" for name, value in self._means().items()}
+        return {name: f"{value:.3f}" for name, value in self._means(self.sums).items()}
 
     def means(self, world: World) -> dict[str, float]:
         """Means over all images of the epoch, of all processes: the loss and its terms.
 
         Raises InputError for an epoch without a batch, and as `add` does.
         """
-        self._read()
-        if not self.images:
+        if self.pending:
+            self._read()
+        if not self.sums[-1]:
             raise InputError("no batch of the epoch had two images that can be used")
-        totals = world.gather(torch.cat([self.sums, torch.tensor([self.images])])[None]).sum(dim=0)
-        self.sums, self.images = totals[:-1], int(totals[-1])
-        return self._means()
+        return self._means(world.gather(self.sums[None]).sum(dim=0))
 
     def _read(self) -> None:
         """Add up what is pending, in order."""
-        if not self.pending:
-            return
         rows = torch.stack([values for values, _ in self.pending]).double().cpu()
         for row, (_, indices) in zip(rows, self.pending, strict=True):
             self.steps += 1
             if not row.isfinite().all():
-                self._stop(row, indices)
-            self.sums = self.sums + row * len(indices)
-            self.images += len(indices)
+                terms = ", ".join(f"{k} {v:g}" for k, v in zip(self.names, row, strict=True))
+                raise InputError(
+                    f"the loss is not finite in step {self.steps} of the epoch: {terms}; lower "
+                    f"--lr or look at the batch: {' '.join(map(self.describe, indices))}"
+                )
+            self.sums = self.sums + torch.cat([row, torch.ones(1)]) * len(indices)
         self.pending.clear()
 
-    def _stop(self, row: Tensor, indices: list[int]) -> None:
-        named = zip(self.names, row.tolist(), strict=True)
-        raise InputError(
-            f"the loss is not finite in step {self.steps} of the epoch: "
-            f"{', '.join(f'{name} {value:g}' for name, value in named)}; lower --lr or look at "
-            f"the batch: {' '.join(map(self.describe, indices))}"
-        )
-
-    def _means(self) -> dict[str, float]:
-        if not self.images:
-            return {}
-        return dict(zip(self.names, (self.sums / self.images).tolist(), strict=True))
+    def _means(self, sums: Tensor) -> dict[str, float]:
+        # None before the first step is read.
+        return dict(zip(self.names, (sums[:-1] / sums[-1]).tolist(), strict=False))

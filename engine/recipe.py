@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from common.cli import Parser
-from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
 from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
@@ -154,99 +149,7 @@ class Recipe:
         return self.scheduler(optimizer, **extra)
 
 
-def flag_fields(recipe: Any) -> Iterator[tuple[Any, dataclasses.Field]]:
-    """(owner, field) of every flag of a recipe, nested dataclasses included, in order."""
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if "help" in field.metadata:
-            yield recipe, field
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield from flag_fields(value)
-
-
-def settings(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
-    """The flags' values as plain types, by name; callables as text.
-
-    result_only leaves out what may differ between a run and its `--resume`.
-    """
-    return {
-        field.name: plain(getattr(owner, field.name))
-        for owner, field in flag_fields(recipe)
-        if field.metadata["affects_result"] or not result_only
-    }
-
-
 def neutral_flags() -> set[str]:
     """Names of the flags that may differ between a run and its `--resume`."""
     fields = (field for field in dataclasses.fields(Recipe) if "help" in field.metadata)
     return {field.name for field in fields if not field.metadata["affects_result"]}
-
-
-def plain(value: Any) -> Any:
-    """A flag's value as a plain type: a callable becomes the call that it makes."""
-    if isinstance(value, partial):
-        arguments = ", ".join(f"{key}={item!r}" for key, item in value.keywords.items())
-        return f"{value.func.__name__}({arguments})"
-    return value.__name__ if callable(value) else value
-
-
-def parse_flags(recipe: Recipe, description: str, arguments: Sequence[str] | None = None) -> Recipe:
-    """The recipe with what the command line changes; `--help` shows the recipe's values.
-
-    Raises InputError for an unknown flag and for a value of another type or out of range.
-    """
-    parser = Parser(description)
-    for owner, field in flag_fields(recipe):
-        _add_flag(parser, owner, field)
-    given = vars(parser.parse_args(arguments))
-    return _replace(recipe, given)
-
-
-def _add_flag(parser: argparse.ArgumentParser, owner: Any, field: dataclasses.Field) -> None:
-    name = "--" + field.name.replace("_", "-")
-    current = getattr(owner, field.name)
-    shown = (
-        f"{field.metadata['help']} [{plain(current)}]" if current != "" else field.metadata["help"]
-    )
-    shown = shown.replace("%", "%%")
-    if isinstance(current, bool):
-        parser.add_argument(
-            name,
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help=field.metadata["help"],
-        )
-        return
-    choices = field.metadata["choices"]
-    kind = str if choices else get_type_hints(type(owner))[field.name]
-    parser.add_argument(
-        name,
-        type=kind,
-        choices=choices and list(choices),
-        default=argparse.SUPPRESS,
-        help=shown,
-        metavar=None if choices else {int: "N", float: "X"}.get(kind, "VALUE"),
-    )
-
-
-def _replace(owner: Any, given: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass, and of those nested in it, with the given flags."""
-    changes = {}
-    for field in dataclasses.fields(owner):
-        value = getattr(owner, field.name)
-        if "help" in field.metadata:
-            if field.name in given:
-                changes[field.name] = _checked(field, given[field.name])
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            changes[field.name] = _replace(value, given)
-    return dataclasses.replace(owner, **changes)
-
-
-def _checked(field: dataclasses.Field, value: Any) -> Any:
-    check, choices = field.metadata["check"], field.metadata["choices"]
-    not_a_number = isinstance(value, float) and math.isnan(value)
-    if not_a_number or (check is not None and not check(value)):
-        raise InputError(
-            f"--{field.name.replace('_', '-')} is {value}; expected {field.metadata['expected']}"
-        )
-    return choices[value] if isinstance(choices, Mapping) else value

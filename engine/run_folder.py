@@ -17,8 +17,7 @@ from filelock import SoftFileLock, Timeout
 
 from common.errors import InputError
 from common.files import make_folder, write_text
-
-from .recipe import settings
+from common.flags import settings
 
 CONFIG, METRICS, LAST, BEST = "config.json", "metrics.csv", "last.pth", "best.pth"
 FILES = (CONFIG, METRICS, LAST, BEST)
@@ -80,16 +79,10 @@ def check_free(folder: Path, *, resume: bool) -> None:
 
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """metrics.csv: a row an epoch, every number to its last bit.
-
-    Raises InputError where the last row has other names than the first.
-    """
+    """metrics.csv: a row an epoch, to the last bit; raises InputError where names change."""
     names = list(rows[0])
     if list(rows[-1]) != names:
-        raise InputError(
-            f"the checkpoint in {folder} has the metrics {', '.join(map(str, names))}; this "
-            f"version has {', '.join(rows[-1])}; start another run with --output"
-        )
+        raise InputError(f"{folder} has the metrics {names}, this version has {list(rows[-1])}")
     lines = [",".join(names), *(",".join(repr(row[name]) for name in names) for row in rows)]
     write_text(folder / METRICS, "\n".join(lines) + "\n")
 

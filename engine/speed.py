@@ -29,10 +29,6 @@ MEMORY_FORMAT = torch.channels_last
 CACHE_SHARE = 0.5
 
 
-# --------------------------------------------------------------------------------------------
-# Number type and kernels
-
-
 def wants_bf16(amp: str, device: torch.device) -> bool:
     """Whether to autocast to bfloat16: always, never, or where the hardware has it natively."""
     if amp != "auto":
@@ -85,10 +81,6 @@ def reporting_compiler_errors() -> Iterator[None]:
             f"--compile: torch cannot compile the network here ({reason}); leave --compile out (a "
             "training run goes on with --resume)"
         ) from error
-
-
-# --------------------------------------------------------------------------------------------
-# Images in memory
 
 
 class CachedImages:

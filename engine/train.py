@@ -23,6 +23,7 @@ from tqdm import tqdm
 from common.cli import call_main
 from common.devices import find_device
 from common.files import write_json
+from common.flags import parse_flags, settings
 from common.progress import duration, progress_bar
 from common.signals import Stopped
 
@@ -34,11 +35,11 @@ from .checkpoint import (
     seed_everything,
 )
 from .data import batches_on, make_loaders, reporting_worker_crashes
-from .distributed import World, join_processes, sync_batch_norm, wrap_ddp
+from .distributed import World, join_processes, wrap_ddp
 from .evaluate import Metrics, predict
 from .loss_log import LossLog
 from .optim import make_optimizer
-from .recipe import Recipe, parse_flags, settings
+from .recipe import Recipe
 from .run_folder import (
     BEST,
     CONFIG,
@@ -142,7 +143,8 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
     network = recipe.method.network(num_classes).to(device, memory_format=MEMORY_FORMAT)
-    network = sync_batch_norm(network, world, device)
+    if world.size > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     criterion = recipe.method.criterion(num_classes).to(device)
     # The order of the release: the network's parameters, last the centers.
     parameters = [*network.parameters(), *criterion.parameters()]

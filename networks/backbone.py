@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from common.files import load_tensors
 
 #: The paper's backbone weights, where `--pretrained` looks for them.
 MSCELEB = "models/pretrain/resnet18_msceleb.pth"
+#: That file, as two public projects list it.
+MSCELEB_SHA256 = "734341508e3ddbcd181e40da0173cf2c77cd0de3bc2455715cc1b7f42a63a6f6"
+MSCELEB_BYTES = 181_511_212
 FEATURE_DIM = 512
 
 # torchvision's names for the children of a ResNet, in the order of the backbone's numbers.
@@ -35,7 +40,7 @@ def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
     pretrained: "none" leaves the random weights; "imagenet" takes torchvision's (downloaded
     once by torchvision); anything else is a file: the MS-Celeb-1M weights of the paper, a whole
     torchvision ResNet-18, or a checkpoint of this project or of the release, of which the backbone
-    is taken.
+    is taken. Of a file with the name of the MS-Celeb-1M file it is said whether it is that one.
 
     Raises InputError for a file that is missing, unreadable or of another network; nothing but
     the classifier of the old task and the batch counters of BatchNorm may be left over.
@@ -48,6 +53,8 @@ def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
         path = Path(pretrained)
         _explain_missing(path)
         source, weights = str(path), _tensors_of(load_tensors(path, "backbone weights"), path)
+        if path.name == Path(MSCELEB).name:
+            _identify(path)
     _fill(backbone, _backbone_names(weights, source), source)
 
 
@@ -70,6 +77,21 @@ def _explain_missing(path: Path) -> None:
         f"MS-Celeb-1M: put resnet18_msceleb.pth at {MSCELEB} (models/pretrain/README.md says "
         "where to get it), or use --pretrained imagenet (torchvision's weights), --pretrained "
         "CHECKPOINT (the backbone of a run of yours), or --pretrained none (random weights)"
+    )
+
+
+def _identify(path: Path) -> None:
+    """Say whether a file that is called resnet18_msceleb.pth is the one that is known."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest == MSCELEB_SHA256:
+        print(f"{path} is the known MS-Celeb-1M file (sha256 {digest[:8]}...)", flush=True)
+        return
+    warnings.warn(
+        f"{path} is not the known MS-Celeb-1M file: sha256 {digest}, {path.stat().st_size:,} bytes;"
+        f" known is sha256 {MSCELEB_SHA256}, {MSCELEB_BYTES:,} bytes; results may differ from the "
+        "paper's",
+        stacklevel=3,
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from common.errors import InputError
 from common.progress import progress_bar
 from datasets import FaceDataset
-from engine.data import SeededImages, evaluation_loader, stratified_order
-from engine.evaluate import pooled_features
+from engine.data import SeededImages, batches_on, evaluation_loader, stratified_order
 
 PERPLEXITY = 30.0
 
@@ -37,6 +38,27 @@ def sampled_features(
     bar = progress_bar(len(images), "features")
     features = pooled_features(network.to(device), loader, device, progress=bar)
     return features.numpy(), np.array(images.labels)
+
+
+@torch.inference_mode()
+def pooled_features(
+    network: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    *,
+    progress: dict[str, Any] | None = None,
+) -> Tensor:
+    """The network's feature maps, averaged over their positions: (N, D) float32 on the CPU.
+
+    progress: arguments of tqdm; no bar without them.
+    """
+    network.eval()
+    pooled = []
+    with tqdm(**(progress or {"disable": True})) as bar:
+        for batch in batches_on(loader, device):
+            pooled.append(network(batch.images).features.mean(dim=(2, 3)).float().cpu())
+            bar.update(len(batch))
+    return torch.cat(pooled)
 
 
 def embed(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Embedding:

@@ -12,7 +12,8 @@ import train_fer2013
 import train_rafdb
 import train_sfew
 from common.errors import InputError
-from engine.recipe import Recipe, parse_flags
+from common.flags import parse_flags
+from engine.recipe import Recipe
 
 
 class Variant(NamedTuple):

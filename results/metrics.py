@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from engine.evaluate import Metrics
@@ -37,6 +39,22 @@ def metrics_text(metrics: Metrics, classes: Sequence[str]) -> str:
         for name, count, recall, precision, f1 in rows
     ]
     return "\n".join([*lines, "", *_matrix_lines(metrics, classes, width)])
+
+
+def metrics_json(metrics: Metrics) -> dict[str, Any]:
+    """Every metric as plain types; None where there is nothing to divide by."""
+    return {
+        "images": metrics.images,
+        "accuracy": metrics.accuracy,
+        "accuracy_interval_95": list(metrics.accuracy_interval),
+        "mean_class_accuracy": metrics.mean_class_accuracy,
+        "macro_f1": metrics.macro_f1,
+        "per_class_recall": _known(metrics.recalls),
+        "per_class_precision": _known(metrics.precisions),
+        "per_class_f1": _known(metrics.f1_scores),
+        "confusion_matrix": metrics.fractions().tolist(),
+        "confusion_counts": metrics.counts.tolist(),
+    }
 
 
 def confusion_figure(
@@ -84,3 +102,7 @@ def _matrix_lines(metrics: Metrics, classes: Sequence[str], width: int) -> list[
 
 def _percent(fraction: float) -> str:
     return "    -" if math.isnan(fraction) else f"{100 * fraction:5.2f}"
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.flags import settings
 from engine.evaluate import wilson_interval
-from engine.recipe import settings
 
 from .experiments import (
     ABLATED,

@@ -28,10 +28,10 @@ import eval as eval_script
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import load_tensors
+from common.flags import flag_fields, parse_flags
 from datasets import FER2013, RAFDB, AffectNet8, FERPlus
 from datasets.base import open_rgb
 from engine.checkpoint import checkpoint_to_resume, content_of, restore
-from engine.recipe import flag_fields, parse_flags
 from engine.train import build
 from networks import network_for
 from tests.support.scripts import LABEL_FILE, TINY, small_recipe, write_rafdb

@@ -19,13 +19,14 @@ from pathlib import Path
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import write_json
-from datasets import FER2013, RAFDB, SFEW, AffectNet8, FERPlus
+from datasets import FER2013, RAFDB, SFEW, AffectNet7, AffectNet8, FERPlus
 from datasets.affectnet import LAYOUTS
 from datasets.check import check, report_text
 
 KINDS = {
     "rafdb": RAFDB,
     "affectnet": AffectNet8,
+    "affectnet7": AffectNet7,  # for copies without contempt
     "sfew": SFEW,
     "fer2013": FER2013,
     "ferplus": FERPlus,

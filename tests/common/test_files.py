@@ -287,7 +287,7 @@ def test_a_torch_file_that_holds_no_dict_is_refused(tmp_path, content):
 def test_a_bare_state_dict_is_refused_with_what_it_holds(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
-    assert "instead of model_state_dict" in message
+    assert "no dict model_state_dict" in message
     assert next(iter(content), "nothing") in message
 
 

@@ -29,6 +29,8 @@ from tests.support.scripts import (
 
 FLAGS = ("--epochs", 10_000)  # longer than any test waits
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def running(data: Path, folder: Path, *flags: object) -> Iterator[Forked]:
@@ -106,7 +108,7 @@ def test_a_worker_that_the_system_kills_is_reported_as_such(data, tmp_path):
         os.kill(workers[0], signal.SIGKILL)
         line = last_line(process)
     assert process.returncode == 2
-    assert line.startswith("error: the system killed a DataLoader worker")
+    assert line.startswith("error: a DataLoader worker died: killed by the system")
     assert "memory runs out" in line
     assert "--workers" in line
     assert load(tmp_path / "run/last.pth")["iter"] >= 1

@@ -1,15 +1,16 @@
-"""AffectNet: three layouts with the same images, seven classes in eight, bad input."""
+"""AffectNet: every layout with the same images, seven classes in eight, bad input."""
 
 from __future__ import annotations
 
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.errors import InputError
-from datasets import AffectNet, AffectNet7, AffectNet8
+from datasets import AffectNet, AffectNet7, AffectNet8, base
 from datasets.affectnet import crop_box
 from tests.support.layouts import (
     AFFECTNET,
@@ -17,6 +18,7 @@ from tests.support.layouts import (
     write_annotations,
     write_class_folders,
     write_csv,
+    write_expression_folders,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
@@ -113,6 +115,127 @@ def test_the_recipes_choice_passes_its_options_on(tmp_path):
     dataset = choice(root, "val")
     assert (type(dataset), dataset.layout, dataset.box_margin) == (AffectNet7, "csv", 0.5)
     assert (AffectNet().dataset, choice.evaluated_split) == (AffectNet8, "val")
+
+
+# ---- class folders
+
+
+def test_folders_named_by_expression_are_those_named_by_number(tmp_path):
+    by_number = AffectNet8(write_class_folders(tmp_path / "a"), "train")
+    by_name = AffectNet8(write_expression_folders(tmp_path / "b"), "train")
+    assert by_name.layout == by_number.layout == "folders"
+    assert by_name.labels == by_number.labels
+    assert [p.name for p, _ in by_name.samples] == [p.name for p, _ in by_number.samples]
+    assert by_name.samples[-1][0].parent.name == "Contempt"
+
+
+def test_class_folders_have_one_order_however_the_disk_lists_them(tmp_path, monkeypatch):
+    root = write_class_folders(tmp_path)
+    once, listed = AffectNet8(root, "train").samples, base.file_names
+    assert [path.name for path, _ in once[1:3]] == ["2.jpg", "40.jpg"]
+    for reverse in (True, False):
+        monkeypatch.setattr(
+            base,
+            "file_names",
+            lambda folder, reverse=reverse: sorted(listed(folder), reverse=reverse),
+        )
+        assert AffectNet8(root, "train").samples == once
+
+
+SPELLINGS = "neutral", "happy happiness", "sad sadness", "surprise", "fear", "disgust"
+SPELLINGS += "anger angry", "contempt"
+
+
+@pytest.mark.parametrize(
+    ("label", "spelling"),
+    [(label, word) for label, words in enumerate(SPELLINGS) for word in words.split()],
+)
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.capitalize])
+def test_every_usual_spelling_of_an_expression_is_read(label, spelling, case, tmp_path):
+    root = write_class_folders(tmp_path)
+    (root / f"train/{label}").rename(root / "train" / case(spelling))
+    assert numbered(AffectNet8(root, "train")) == dict(AFFECTNET["train"])
+
+
+@pytest.mark.parametrize("names", ["0123456", "neutral happy sad surprise fear disgust anger"])
+def test_a_copy_of_seven_classes_is_read_without_contempt(names, tmp_path):
+    root = write_class_folders(tmp_path, names.split() if " " in names else tuple(names))
+    expected = {number: label for number, label in AFFECTNET["train"] if label < 7}
+    assert numbered(AffectNet7(root, "train")) == expected
+    with pytest.raises(InputError, match=r"train has no folder Contempt; .*, Contempt or 7$"):
+        AffectNet8(root, "train")
+
+
+def test_images_of_contempt_are_known_and_not_used(tmp_path):
+    dataset = AffectNet7(write_expression_folders(tmp_path), "train")
+    assert sorted(path.stem for path in dataset.unused) == ["21", "3"]
+
+
+@pytest.mark.parametrize("name", ["happy", "Happiness", "HAPPY"])
+def test_two_folders_for_one_expression_are_refused(name, tmp_path):
+    root = write_class_folders(tmp_path)
+    (root / "train" / name).mkdir()
+    for kind in (AffectNet8, AffectNet7):
+        with pytest.raises(
+            InputError, match=f"train has more than one folder for the class Happy: 1, {name}; join"
+        ):
+            kind(root, "train")
+
+
+# ---- a csv without column names
+
+
+def without_first_line(path: Path) -> None:
+    """Take the column names away."""
+    path.write_text(path.read_text().partition("\n")[2])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_csv_without_column_names_is_read_and_said(split, tmp_path):
+    root = write_csv(tmp_path)
+    table = root / {"train": "training.csv", "val": "validation.csv"}[split]
+    named = AffectNet8(root, split)
+    without_first_line(table)
+    with pytest.warns(UserWarning, match=f"{table.name} has no first line .* facial_landmarks"):
+        nameless = AffectNet8(root, split)
+    assert nameless.samples == named.samples
+    assert nameless.unused == named.unused
+    assert (nameless.boxes == named.boxes).all()
+    assert nameless.layout == "csv"
+
+
+def test_nothing_is_said_of_a_csv_with_column_names(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*published are")
+        AffectNet8(write_csv(tmp_path), "val")
+
+
+def test_rows_are_numbered_as_in_an_editor_without_column_names_too(tmp_path):
+    root = write_csv(tmp_path, {2: {"expression": 11}})
+    without_first_line(root / "training.csv")
+    with (
+        pytest.warns(UserWarning, match="has no first line"),
+        pytest.raises(InputError, match=r"row 3 of .*training.csv has the expression 11"),
+    ):
+        AffectNet8(root, "train")
+
+
+def test_a_csv_without_column_names_and_with_other_columns_is_refused(tmp_path):
+    table = write_csv(tmp_path) / "validation.csv"
+    rows = [line.rpartition(",")[0] for line in table.read_text().splitlines()[1:]]
+    table.write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"validation.csv has no column subDirectory_filePath"):
+        AffectNet8(tmp_path, "val")
+
+
+def test_blank_lines_are_fine_and_counted(tmp_path):
+    table = write_csv(tmp_path) / "training.csv"
+    table.write_text(table.read_text().replace("\n", "\n\n"))
+    assert numbered(AffectNet8(tmp_path, "train")) == dict(AFFECTNET["train"])
+    table.write_text(table.read_text().replace("3.png", "none.png"))
+    with pytest.raises(InputError, match=r"none.png does not exist, but row 7 of"):
+        AffectNet8(tmp_path, "train")
 
 
 # ---- face boxes

@@ -6,7 +6,7 @@ import shutil
 
 from PIL import Image
 
-from datasets import RAFDB, SFEW, AffectNet8, FERPlus
+from datasets import RAFDB, SFEW, AffectNet7, AffectNet8, FERPlus
 from datasets.check import check, report_text
 from tests.support.layouts import (
     AFFECTNET,
@@ -14,7 +14,9 @@ from tests.support.layouts import (
     write_annotations,
     write_class_folders,
     write_csv,
+    write_expression_folders,
     write_ferplus_images,
+    write_rafdb_folders,
     write_sfew,
 )
 
@@ -83,6 +85,37 @@ def test_everything_that_is_wrong_with_rafdb_is_found(tmp_path):
     assert "problems: missing, label, unreadable, across splits, other label" in shown
 
 
+def test_everything_that_is_wrong_with_rafdbs_class_folders_is_found(tmp_path):
+    root = write_rafdb_folders(write_rafdb(tmp_path / "official"), tmp_path / "data")
+    for split in ("train", "test"):
+        for label in range(1, 9):
+            (root / f"{split}/{label}").mkdir(exist_ok=True)
+    (root / "train_labels.csv").write_text(
+        "image,label\ntrain_00001_aligned.jpg,1\ntrain_00002_aligned.jpg,5\n"
+        "train_00003_aligned.jpg,7\ntrain_00005_aligned.jpg,2\n"
+    )
+    shutil.copy(root / "train/1/train_00001_aligned.jpg", root / "test/1/test_0003_aligned.jpg")
+    shutil.copy(root / "train/1/train_00001_aligned.jpg", root / "train/8/train_00008_aligned.jpg")
+    picture(50, (60, 80)).save(root / "train/train_00009_aligned.jpg")
+    report = check(RAFDB, root)
+    assert set(report.layouts.values()) == {"class folders"}
+    assert found(report) == {"folder": 1, "missing": 1, "across splits": 1, "not listed": 2}
+    assert (
+        "train/4/train_00002_aligned.jpg lies in the folder of label 4 (Happiness), but"
+        in (report.findings["folder"][0])
+    )
+    assert "image train_00005_aligned.jpg lies in none" in report.findings["missing"][0]
+    assert report.findings["not listed"] == [
+        f"{root}/train/train_00009_aligned.jpg",
+        f"{root}/train/8/train_00008_aligned.jpg",
+    ]
+    assert report.counts == {"train": (1, 0, 0, 0, 0, 0, 1), "test": (1, 1, 0, 1, 0, 0, 0)}
+    shown = report_text(report)
+    assert "train has 2 images; published are 12,271" in shown
+    assert "problems: missing, folder, across splits" in shown
+    assert "1 images whose class folder and csv disagree" in shown
+
+
 def test_sizes_and_modes_are_counted(tmp_path):
     root = write_rafdb(tmp_path)
     picture(7, (48, 60)).convert("L").save(root / "Image/aligned/train_00001_aligned.jpg")
@@ -126,7 +159,8 @@ def test_hidden_files_are_not_said_to_be_unlisted(tmp_path):
 
 
 def test_images_of_other_labels_are_not_said_to_be_unlisted(tmp_path):
-    """AffectNet's labels 8 to 10, and FER+'s images without a majority."""
+    """AffectNet's labels 8 to 10, contempt, and FER+'s images without a majority."""
+    assert found(check(AffectNet7, write_expression_folders(tmp_path / "seven"))) == {}
     assert found(check(AffectNet8, write_csv(tmp_path))) == {}
     assert found(check(FERPlus, write_ferplus_images(tmp_path))) == {}
 

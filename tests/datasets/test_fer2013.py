@@ -168,7 +168,7 @@ def test_a_bad_row_is_refused_by_number(row, message, tmp_path):
 def test_a_csv_without_its_columns_is_refused(tmp_path):
     write_csv(tmp_path / "fer2013.csv", ["0,1 2 3"], "emotion,pixels")
     with pytest.raises(
-        InputError, match="columns emotion, pixels; expected emotion, pixels, Usage"
+        InputError, match="has no column Usage; expected a first line with emotion, pixels, Usage"
     ):
         FER2013(tmp_path, "train")
 

@@ -153,7 +153,7 @@ def test_rows_that_do_not_go_together_are_refused(tmp_path):
         ),
         ("train/angry/Training_1.png", "/etc/secret.png", r"row 3 of .* outside"),
         ("train/angry/Training_1.png", "train/angry/no.png", r"no.png does not exist, but row 3"),
-        ("contempt", "pride", r"expected image, usage, neutral"),
+        ("contempt", "pride", r"has no column contempt; expected .* image, usage, neutral"),
         ("Training,0,10", "Training,x,10", r"row 2 of .* has the votes x 10 0"),
         ("Training,0,10", "Training,0.5,10", r"row 2 of .* has the votes 0.5 10"),
         ("Training,0,10", "Training,-1,10", r"row 2 of .* has the votes -1 10 0"),

@@ -97,8 +97,8 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"iter": 1, "state_dict": {}}, "it has iter, state_dict instead of model_state_dict"),
-        ({}, "it has nothing instead of model_state_dict"),
+        ({"iter": 1, "state_dict": {}}, "it has iter, state_dict, but no dict model_state_dict"),
+        ({}, "it has nothing, but no dict model_state_dict"),
         ({"model_state_dict": [1]}, "model_state_dict"),
     ],
 )
@@ -350,7 +350,7 @@ def test_released_files_cannot_be_resumed(data, cut):
     content = load(cut / "last.pth")
     released = ("iter", "model_state_dict", "optimizer_state_dict")
     torch.save({name: content[name] for name in released}, cut / "last.pth")
-    assert "last.pth cannot be resumed: its training_images is not" in refusal(data, cut)
+    assert "last.pth cannot be resumed: training_images should be int" in refusal(data, cut)
 
 
 # --------------------------------------------------------------------------------------------
@@ -367,15 +367,15 @@ def change(folder: Path, edit: Callable[[dict], Any]) -> None:
 # (the keys that lead to a value, another value, what the message says of the place)
 OPTIMIZER, RANDOM = "optimizer_state_dict", "random_states"
 DAMAGE: dict[str, tuple[tuple, Any, str]] = {
-    "iter as text": (("iter",), "2", "its iter is not"),
-    "iter as a truth": (("iter",), True, "its iter is not"),
+    "iter as text": (("iter",), "2", "iter should be int"),
+    "iter as a truth": (("iter",), True, "iter should be int"),
     "another iter": (("iter",), 2, "its metrics are not one row an epoch"),
-    "no metrics": (("metrics",), {}, "its metrics is not"),
+    "no metrics": (("metrics",), {}, "metrics should be list"),
     "rows of no kind": (("metrics",), [[]], "its metrics are not"),
     "rows without names": (("metrics",), [{}], "its metrics are not"),
     "a metric as text": (("metrics", 0, "lr"), "\x1b[2J", "its metrics are not"),
     "a metric that is nan": (("metrics", 0, "accuracy"), float("nan"), "its metrics are not"),
-    "settings of no kind": (("settings",), [1], "its settings is not"),
+    "settings of no kind": (("settings",), [1], "settings should be dict"),
     "no weight": (("model_state_dict", "fc.bias"), None, "model_state_dict fc.bias"),
     "weights of another shape": (
         ("model_state_dict", "fc.bias"),
@@ -398,16 +398,20 @@ DAMAGE: dict[str, tuple[tuple, Any, str]] = {
     "two groups": ((OPTIMIZER, "param_groups"), [{}, {}], "param_groups"),
     "learning rate as text": ((OPTIMIZER, "param_groups", 0, "lr"), "high", "param_groups 0 lr"),
     "one beta": ((OPTIMIZER, "param_groups", 0, "betas"), [0.9], "param_groups 0 betas"),
-    "no states": ((OPTIMIZER, "state"), {}, "state is of other parameters"),
+    "states of others": ((OPTIMIZER, "state"), {5: {}}, "state is of other parameters"),
     "states of no kind": ((OPTIMIZER, "state"), 5, "does not fit"),
     "a state of no kind": ((OPTIMIZER, "state", 1), ["step"], "does not fit"),
     "a moment of another shape": (
         (OPTIMIZER, "state", 0, "exp_avg"),
         torch.zeros(5),
-        "parameter 0 has another shape",
+        "parameter 0 has another form",
     ),
-    "a moment as text": ((OPTIMIZER, "state", 0, "exp_avg"), "x", "parameter 0 lacks"),
-    "half a state": ((OPTIMIZER, "state", 2), {"step": torch.tensor(1.0)}, "parameter 2 lacks"),
+    "a moment as text": ((OPTIMIZER, "state", 0, "exp_avg"), "x", "parameter 0 has another form"),
+    "half a state": (
+        (OPTIMIZER, "state", 2),
+        {"step": torch.tensor(1.0)},
+        "parameter 2 has another form",
+    ),
     "a method of the scheduler": (("scheduler_state_dict", "step"), 3, "scheduler_state_dict"),
     "the scheduler's rates": (
         ("scheduler_state_dict", "base_lrs"),
@@ -445,8 +449,8 @@ def test_what_no_run_could_have_written_is_refused_by_its_place(data, cut, keys,
 def test_metrics_with_other_names_are_refused_before_anything_is_written(data, cut, name):
     change(cut, lambda content: content["metrics"][0].update({name: 1.0}))
     message = refusal(data, cut)
-    assert "has the metrics epoch, lr, loss, cls, " in message
-    assert "this version has epoch, lr, " in message
+    assert "has the metrics ['epoch', 'lr', 'loss', 'cls', " in message
+    assert "this version has ['epoch', 'lr', " in message
 
 
 def test_a_missing_name_and_another_order_of_names_are_refused(data, cut):

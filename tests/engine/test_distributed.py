@@ -159,6 +159,7 @@ def test_without_torchrun_there_is_one_process():
 # Two processes on this machine
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path):
     with processes([lambda: write_parts(tmp_path / "parts.pth")] * 2) as started:
         printed = [process.communicate()[0] for process in started]
@@ -207,6 +208,7 @@ def assert_same_content(place: Path, name: str) -> None:
     assert (place / name / "metrics.csv").read_bytes() == metrics
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_prints_and_writes(runs):
     place, results = runs
     result = results["whole"]
@@ -219,6 +221,7 @@ def test_the_first_process_alone_prints_and_writes(runs):
     assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_one_process(runs):
     """14 test images, each counted once: one process finds the same in the checkpoint."""
     place, _ = runs
@@ -240,6 +243,7 @@ def test_metrics_are_those_of_one_process(runs):
     assert content["optimizer_state_dict"]["state"][0]["step"] == 3 * 3
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     place, results = runs
     result = results["restarted"]
@@ -250,6 +254,7 @@ def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     assert_same_content(place, "restarted")
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_command_goes_on(runs):
     place, results = runs
     result = results["stopped"]
@@ -264,6 +269,7 @@ def test_after_ctrl_c_the_same_command_goes_on(runs):
     assert_same_content(place, "stopped")
 
 
+@pytest.mark.slow
 def test_torchrun_prints_the_reason_and_fails(runs):
     place, _ = runs
     result = torchrun(*training(place, place / "none"), "--data", place / "gone")
@@ -271,6 +277,7 @@ def test_torchrun_prints_the_reason_and_fails(runs):
     assert f"error: data folder {place}/gone does not exist" in result.stderr
 
 
+@pytest.mark.slow
 def test_two_machines_give_the_numbers_of_one(runs):
     """Two torchruns here, as on two machines; the second has a run folder that it does not need."""
     place, _ = runs
@@ -330,6 +337,7 @@ def assert_whole(folder: Path) -> int:
     return content["iter"]
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_named(tmp_path):
     data = write_rafdb(tmp_path / "data")
     image = data / "Image/aligned/train_00003_aligned.jpg"
@@ -348,6 +356,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("flags", "words"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.slow
 def test_what_several_processes_cannot_do_is_refused(flags, words, data, tmp_path):
     with trainings([flags, flags], data, tmp_path / "run") as started:
         statuses, said = ends(started)
@@ -357,6 +366,7 @@ def test_what_several_processes_cannot_do_is_refused(flags, words, data, tmp_pat
 
 
 @pytest.mark.parametrize("there", ["a run", "a file"])
+@pytest.mark.slow
 def test_a_folder_that_the_first_process_cannot_use_ends_all(data, tmp_path, there):
     if there == "a file":
         (tmp_path / "run").touch()
@@ -370,6 +380,7 @@ def test_a_folder_that_the_first_process_cannot_use_ends_all(data, tmp_path, the
     assert sum(words in line for line in said) == 1
 
 
+@pytest.mark.slow
 def test_data_that_the_second_process_alone_does_not_find_end_all(data, tmp_path):
     with trainings([(), ("--data", tmp_path / "gone")], data, tmp_path / "run") as started:
         statuses, said = ends(started)
@@ -377,6 +388,7 @@ def test_data_that_the_second_process_alone_does_not_find_end_all(data, tmp_path
     assert f"error: data folder {tmp_path}/gone does not exist" in "\n".join(said)
 
 
+@pytest.mark.slow
 def test_processes_with_other_settings_are_refused(data, tmp_path):
     with trainings([(), ("--lr", 0.5)], data, tmp_path / "run") as started:
         statuses, said = ends(started)
@@ -386,6 +398,7 @@ def test_processes_with_other_settings_are_refused(data, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["fewer", "labels"])
+@pytest.mark.slow
 def test_processes_with_other_data_are_refused(data, tmp_path, change):
     """They would wait for each other's batches for ever, or train on other labels."""
     other = write_rafdb(tmp_path / "other", train=21 if change == "labels" else 20)
@@ -400,6 +413,7 @@ def test_processes_with_other_data_are_refused(data, tmp_path, change):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_a_signal_to_one_ends_the_other(data, tmp_path, rank, number):
     with trainings([MANY, MANY], data, tmp_path / "run") as started:
         started[0].wait_for("epoch 2/")
@@ -414,6 +428,7 @@ def test_a_signal_to_one_ends_the_other(data, tmp_path, rank, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_to_all_ends_all(data, tmp_path, number):
     with trainings([MANY, MANY], data, tmp_path / "run") as started:
         started[0].wait_for("epoch 2/")

@@ -16,7 +16,7 @@ from common.batch import Sample
 from common.errors import InputError
 from datasets import RAFDB, transforms
 from engine.data import SeededImages, evaluation_loader
-from engine.evaluate import Metrics, Predictions, pooled_features, predict, wilson_interval
+from engine.evaluate import Metrics, Predictions, predict, wilson_interval
 from tests.support.scripts import CLASSES, SIZE, TinyNetwork, damage, face
 
 CPU = torch.device("cpu")
@@ -145,26 +145,6 @@ def test_metrics_by_hand():
     np.testing.assert_allclose(metrics.precisions, [1, 1 / 2, math.nan])
     np.testing.assert_allclose(metrics.f1_scores, [4 / 5, 2 / 3, math.nan])
     np.testing.assert_allclose(metrics.fractions(), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]])
-
-
-def test_the_json_has_every_number_and_none_where_there_is_nothing_to_divide_by():
-    metrics = metrics_of([0, 0, 0, 1], [0, 0, 1, 1], classes=3)
-    content = metrics.as_json()
-    assert content == {
-        "images": 4,
-        "accuracy": 0.75,
-        "accuracy_interval_95": list(metrics.accuracy_interval),
-        "mean_class_accuracy": metrics.mean_class_accuracy,
-        "macro_f1": metrics.macro_f1,
-        "per_class_recall": [2 / 3, 1.0, None],
-        "per_class_precision": [1.0, 0.5, None],
-        "per_class_f1": [pytest.approx(4 / 5), pytest.approx(2 / 3), None],
-        "confusion_matrix": [[2 / 3, 1 / 3, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]],
-        "confusion_counts": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
-    }
-    assert type(content["confusion_counts"][0][0]) is int
-    scores = {name: content[name] for name in ("accuracy", "mean_class_accuracy", "macro_f1")}
-    assert metrics.scores() == scores
 
 
 def test_the_mean_class_accuracy_is_not_a_mean_over_batches():
@@ -306,18 +286,6 @@ def test_logits_that_are_not_finite_are_refused(data, bad):
         network.fc.bias[2] = bad
     with pytest.raises(InputError, match="the network's output is not finite"):
         predictions_of(network, data)
-
-
-def test_pooled_features_are_means_over_positions(network, data):
-    dataset = RAFDB(data, "test", transforms.evaluation(SIZE))
-    loader = evaluation_loader(SeededImages(dataset), 4, workers=0, device=CPU)
-    pooled = pooled_features(network, loader, CPU)
-    assert pooled.shape == (14, 512)
-    for i in (0, 13):
-        with torch.no_grad():
-            features = network(dataset[i].image[None]).features[0]
-        expected = features.sum(dim=(1, 2)) / (features.shape[1] * features.shape[2])
-        torch.testing.assert_close(pooled[i], expected, rtol=1e-4, atol=1e-4)
 
 
 class CountedImages:

@@ -10,8 +10,8 @@ import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
 from torch.utils.data import WeightedRandomSampler
 
+from common.flags import parse_flags
 from engine.optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, balanced, make_optimizer, shuffle
-from engine.recipe import parse_flags
 from tests.support.scripts import TINY, differences
 
 # --------------------------------------------------------------------------------------------

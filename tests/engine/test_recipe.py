@@ -12,9 +12,9 @@ import pytest
 import train_fer2013
 import train_rafdb
 from common.errors import InputError
-from common.flags import flag, positive
+from common.flags import flag, flag_fields, parse_flags, positive, settings
 from engine.optim import OPTIMIZERS, SAMPLINGS, SCHEDULES
-from engine.recipe import Recipe, flag_fields, neutral_flags, parse_flags, settings
+from engine.recipe import Recipe, neutral_flags
 
 RECIPE = train_rafdb.RECIPE
 

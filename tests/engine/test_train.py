@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import train_rafdb
 from common.batch import Batch
 from common.errors import InputError
-from common.flags import flag
+from common.flags import flag, settings
 from common.signals import Stopped
 from datasets import RAFDB, transforms
 from engine import train as engine_train
@@ -31,7 +31,6 @@ from engine.data import Loaded, SeededImages, TrainingBatches, batches_on, evalu
 from engine.evaluate import Metrics, predict
 from engine.loss_log import LossLog
 from engine.optim import OPTIMIZERS, make_optimizer, shuffle
-from engine.recipe import settings
 from engine.train import build, evaluate, run_epoch, train_one_epoch
 from networks import DAN, DANLoss, LossTerms
 from networks.fused import FusedDAN
@@ -241,6 +240,7 @@ def test_the_loss_in_metrics_is_the_weighted_sum_of_its_terms(data, tmp_path):
     assert row["loss"] == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_as_pretrained_gives_its_backbone(data, tmp_path):
     baseline = ("--arch", "resnet18")
     trained = train_tiny(data, tmp_path / "r18", *baseline, recipe=DAN_RECIPE)["model_state_dict"]

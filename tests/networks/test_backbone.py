@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from common.errors import InputError
 from networks import DAN, Method, ResNet18, load_backbone, resnet18_backbone
-from networks.backbone import MSCELEB
+from networks.backbone import MSCELEB, MSCELEB_BYTES, MSCELEB_SHA256
+from tests.support.scripts import ROOT
 
 StateDict = dict[str, Tensor]
 
@@ -163,6 +166,51 @@ def test_imagenet_without_a_download_says_what_to_do(error, backbone, monkeypatc
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", failing(error))
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth.*--pretrained none"):
         load_backbone(backbone, "imagenet")
+
+
+# ---- which file it is
+
+
+def named_as_msceleb(folder: Path, weights: StateDict) -> tuple[Path, str]:
+    """A file with the name of the paper's, and its sha256."""
+    path = saved(folder, {"state_dict": weights}).rename(folder / "resnet18_msceleb.pth")
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_known_file_is_named(pretrained, backbone, tmp_path, monkeypatch, capsys):
+    path, digest = named_as_msceleb(tmp_path, pretrained)
+    monkeypatch.setattr("networks.backbone.MSCELEB_SHA256", digest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_backbone(backbone, path)
+    assert capsys.readouterr().out == (
+        f"{path} is the known MS-Celeb-1M file (sha256 {digest[:8]}...)\n"
+    )
+
+
+def test_another_file_of_that_name_is_told(pretrained, backbone, tmp_path, capsys):
+    path, digest = named_as_msceleb(tmp_path, pretrained)
+    size = f"{path.stat().st_size:,} bytes"
+    with pytest.warns(UserWarning, match="is not the known MS-Celeb-1M file") as told:
+        load_backbone(backbone, path)
+    (message,) = (str(warning.message) for warning in told)
+    for part in (str(path), digest, size, MSCELEB_SHA256, "181,511,212 bytes"):
+        assert part in message
+    assert capsys.readouterr().out == ""
+    assert_filled(backbone, pretrained)
+
+
+def test_nothing_is_said_of_a_file_with_another_name(pretrained, backbone, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_backbone(backbone, saved(tmp_path, {"state_dict": pretrained}))
+    assert capsys.readouterr().out == ""
+
+
+def test_the_readme_pins_the_same_file():
+    text = (ROOT / "models/pretrain/README.md").read_text()
+    assert MSCELEB_SHA256 in text
+    assert f"{MSCELEB_BYTES:,} bytes" in text
 
 
 # ---- refused

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from results.metrics import confusion_figure, metrics_text
+from results.metrics import confusion_figure, metrics_json, metrics_text
 from tests.support.metrics import metrics_with
 
 CLASSES = ("Happy", "Sad", "Fear")
@@ -56,3 +56,23 @@ def test_the_figure_has_the_fractions_as_percent():
 def test_names_from_files_can_be_drawn(name):
     figure = confusion_figure([[1.0, 0.0], [0.0, 1.0]], (name, "b"), name)
     figure.canvas.draw()
+
+
+def test_the_json_has_every_number_and_none_where_there_is_nothing_to_divide_by():
+    metrics = metrics_with([[2, 1, 0], [0, 1, 0], [0, 0, 0]])
+    content = metrics_json(metrics)
+    assert content == {
+        "images": 4,
+        "accuracy": 0.75,
+        "accuracy_interval_95": list(metrics.accuracy_interval),
+        "mean_class_accuracy": metrics.mean_class_accuracy,
+        "macro_f1": metrics.macro_f1,
+        "per_class_recall": [2 / 3, 1.0, None],
+        "per_class_precision": [1.0, 0.5, None],
+        "per_class_f1": [pytest.approx(4 / 5), pytest.approx(2 / 3), None],
+        "confusion_matrix": [[2 / 3, 1 / 3, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]],
+        "confusion_counts": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
+    }
+    assert type(content["confusion_counts"][0][0]) is int
+    scores = {name: content[name] for name in ("accuracy", "mean_class_accuracy", "macro_f1")}
+    assert metrics.scores() == scores

@@ -20,6 +20,7 @@ import eval as eval_script
 from datasets import RAFDB
 from networks import DAN, ResNet18
 from results.evidence import Attention, Look, Mistake
+from results.metrics import metrics_json
 from results.page import Embedded, embedded, page, percent, share, where_strongest
 from results.report import Report
 from results.text import printable
@@ -77,7 +78,7 @@ def numbers(**changes) -> dict:
         "layout": "",
         "image_size": 64,
         "classes": ["Happy", "Sad", "Fear"],
-        **metrics_with([[8, 1, 0], [2, 5, 0], [1, 3, 0]]).as_json(),
+        **metrics_json(metrics_with([[8, 1, 0], [2, 5, 0], [1, 3, 0]])),
         "paper": [
             {
                 "metric": "accuracy",
@@ -444,7 +445,7 @@ def in_browser(made: str, folder: Path, *, width: int, dark: bool) -> tuple[dict
 def test_a_browser_shows_the_page_on_a_phone_in_both_schemes(dark, tmp_path):
     eight = ["Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral", "Contempt"]
     counts = torch.diag(torch.arange(20, 100, 10)) + 3
-    content = numbers(classes=eight, **metrics_with(counts.tolist()).as_json())
+    content = numbers(classes=eight, **metrics_json(metrics_with(counts.tolist())))
     mistakes = [Mistake(photo(i), "x" * 90 + ".jpg", 0, [0.01] + [0.14] * 7) for i in range(3)]
     made = page(report(numbers=content, mistakes=mistakes, command="python eval.py " + "y" * 200))
     for width in (390, 1200):

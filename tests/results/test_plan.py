@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from engine.recipe import settings
+from common.flags import settings
 from results.experiments import tables_named
 from results.plan import BACKBONE, make_plan, published_sizes
 from tests.support.run_folders import write_metrics, write_run

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 
 from tests import kill_resume
 from tests.support.scripts import load
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path, capsys):

@@ -18,10 +18,11 @@ import train_fer2013
 import train_rafdb
 import train_sfew
 from common.errors import InputError
+from common.flags import parse_flags, settings
 from datasets import DATASETS, FER2013, RAFDB, SFEW, AffectNet7, AffectNet8, transforms
 from engine.checkpoint import load_checkpoint
 from engine.optim import shuffle
-from engine.recipe import Recipe, neutral_flags, parse_flags, settings
+from engine.recipe import Recipe, neutral_flags
 from engine.train import train
 from networks import Method
 from networks.backbone import MSCELEB
@@ -154,6 +155,7 @@ def test_classes_choose_the_data_set(given, kind):
     assert "layout" not in settings(recipe, result_only=True)
 
 
+@pytest.mark.slow
 def test_sampling_is_a_flag():
     recipe = parse_flags(AFFECTNET, "", ["--sampling", "shuffle"])
     assert recipe.sampling is shuffle
@@ -188,6 +190,7 @@ def evaluated(path, *flags: object) -> dict:
     ("write", "layout"),
     [(write_annotations, "annotations"), (write_class_folders, "folders"), (write_csv, "csv")],
 )
+@pytest.mark.slow
 def test_train_affectnet_and_eval_read_every_layout(write, layout, tmp_path, capsys):
     root = write(tmp_path / "data")
     content = run(AFFECTNET, "--data", root, "--output", tmp_path / "run", "--box-margin", 0.25)
@@ -202,6 +205,7 @@ def test_train_affectnet_and_eval_read_every_layout(write, layout, tmp_path, cap
     assert result["paper"] == []  # three images are not the published split
 
 
+@pytest.mark.slow
 def test_eval_cuts_faces_out_as_in_training(tmp_path):
     """--box-margin comes from the checkpoint, so that the faces are as large as then."""
     root = write_csv(tmp_path / "data")
@@ -209,6 +213,7 @@ def test_eval_cuts_faces_out_as_in_training(tmp_path):
     assert open_dataset(read_trained(tmp_path / "run/last.pth")).box_margin == 0.25
 
 
+@pytest.mark.slow
 def test_seven_classes_train_and_evaluate(tmp_path):
     root = write_class_folders(tmp_path / "data")
     content = run(AFFECTNET, "--classes", 7, "--data", root, "--output", tmp_path / "run")
@@ -218,6 +223,7 @@ def test_seven_classes_train_and_evaluate(tmp_path):
         evaluated(tmp_path / "run/last.pth", "--dataset", "affectnet8")
 
 
+@pytest.mark.slow
 def test_train_sfew_and_eval(tmp_path):
     root = write_sfew(tmp_path / "data")
     content = run(SFEW_RECIPE, "--data", root, "--output", tmp_path / "run")
@@ -229,6 +235,7 @@ def test_train_sfew_and_eval(tmp_path):
 
 
 @pytest.mark.parametrize("votes", ["majority", "soft"])
+@pytest.mark.slow
 def test_train_fer2013_on_ferplus_and_eval(votes, tmp_path):
     root = write_ferplus_images(tmp_path / "data")
     flags = ("--labels", "ferplus", "--votes", votes, "--data", root, "--output", tmp_path / "run")
@@ -241,6 +248,7 @@ def test_train_fer2013_on_ferplus_and_eval(votes, tmp_path):
     assert (result["dataset"], result["split"], result["images"]) == ("ferplus", "test", 2)
 
 
+@pytest.mark.slow
 def test_dan_trains_on_soft_votes_with_all_losses(tmp_path):
     root = write_ferplus_images(tmp_path / "data")
     flags = ("--labels", "ferplus", "--votes", "soft", "--data", root, "--arch", "dan")
@@ -248,6 +256,7 @@ def test_dan_trains_on_soft_votes_with_all_losses(tmp_path):
     assert {"cls", "affinity", "partition"} < set(content["metrics"][0])
 
 
+@pytest.mark.slow
 def test_held_out_images_with_soft_votes_are_scored_by_their_majority(tmp_path):
     root = write_ferplus_images(tmp_path / "data")
     flags = ("--labels", "ferplus", "--votes", "soft", "--data", root, "--holdout", 0.5)
@@ -255,6 +264,7 @@ def test_held_out_images_with_soft_votes_are_scored_by_their_majority(tmp_path):
     assert 0 <= row["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_a_released_file_is_evaluated_on_its_data_set(tmp_path, monkeypatch):
     """Named as released, 'affecnet' spelled so; only the weights are in it."""
     monkeypatch.setattr(AffectNet7, "published_counts", {"val": ((1, 1, 0, 0, 0, 0, 0),)})
@@ -268,6 +278,7 @@ def test_a_released_file_is_evaluated_on_its_data_set(tmp_path, monkeypatch):
     assert result["paper"][0]["paper_percent"] == 65.69
 
 
+@pytest.mark.slow
 def test_eval_takes_a_layout(tmp_path):
     root = write_annotations(write_class_folders(tmp_path / "data"))
     flags = ("--data", root, "--layout", "folders", "--output", tmp_path / "run")

@@ -28,7 +28,7 @@ from tests.support.scripts import (
     write_rafdb,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*published are"), pytest.mark.slow]
 
 SMALL = ("--image-size", SIZE, "--batch-size", 8, "--device", "cpu", "--pretrained", "none")
 BASELINE = (*SMALL, "--arch", "resnet18", "--epochs", 1, "--workers", 0)
@@ -103,8 +103,8 @@ def test_eval_reads_the_run_and_writes_json_and_report(dan_run, place):
     (row,) = load(place / checkpoint)["metrics"]
     for key in ("accuracy", "mean_class_accuracy", "macro_f1"):
         assert content[key] == row[key]
-    for percent in ("89.70", "85.32", "82.75"):
-        assert f"paper {percent} %" in result.stdout
+    assert "not beside the paper" in result.stdout
+    assert "89.70" not in result.stdout
     assert json.loads((place / "report/report.json").read_text()) == content
     with Image.open(place / "report/confusion_matrix.png") as picture:
         assert picture.format == "PNG"

@@ -1,8 +1,9 @@
-"""Tiny data sets on disk for the tests of AffectNet, SFEW and FER+, and images to know again."""
+"""Tiny data sets on disk in every layout but the demo's, and images to know again."""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from datasets import FaceDataset
 from datasets.ferplus import VOTE_COLUMNS
+from datasets.rafdb import IMAGE_FOLDER, LABEL_FILE
 from datasets.sfew import SFEW
 
 #: (number, label) of the images of each split; every label occurs, and not in order.
@@ -50,13 +52,38 @@ def write_annotations(root: Path) -> Path:
     return root
 
 
-def write_class_folders(root: Path) -> Path:
-    """AffectNet in class folders."""
+def write_class_folders(root: Path, names: Sequence[str] = tuple("01234567")) -> Path:
+    """AffectNet in class folders with these names; where there are seven, without contempt."""
     for split, images in AFFECTNET.items():
-        for label in range(8):
-            (root / split / str(label)).mkdir(parents=True)
+        for name in names:
+            (root / split / name).mkdir(parents=True)
         for number, label in images:
-            picture(number).save(root / split / str(label) / f"{number}.jpg")
+            if label < len(names):
+                picture(number).save(root / split / names[label] / f"{number}.jpg")
+    return root
+
+
+def write_expression_folders(root: Path) -> Path:
+    """AffectNet in class folders named by expression."""
+    names = ("Neutral", "happiness", "SAD", "surprise", "fear", "Disgust", "angry", "Contempt")
+    return write_class_folders(root, names)
+
+
+def write_rafdb_folders(official: Path, root: Path, *, csv_in: Path | None = None) -> Path:
+    """The faces of RAF-DB's official layout in class folders below `root`.
+
+    csv_in: folder for train_labels.csv and test_labels.csv; None: without them.
+    """
+    rows: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
+    for line in (official / LABEL_FILE).read_text().splitlines():
+        name, label = line.replace(".jpg", "_aligned.jpg").split()
+        split = name.partition("_")[0]
+        folder = root / split / label
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(official / IMAGE_FOLDER / name, folder / name)
+        rows[split].append({"image": name, "label": label})
+    for split, listed in rows.items() if csv_in else ():
+        write_table(csv_in / f"{split}_labels.csv", listed)
     return root
 
 
@@ -75,8 +102,9 @@ def write_csv(root: Path, changes: Mapping[int, Mapping[str, object]] | None = N
             whole.paste(picture(number), (10, 5))
             whole.save(path)
             box = {"face_x": 10, "face_y": 5, "face_width": 20, "face_height": 20}
-            other = {"facial_landmarks": "1;2", "valence": 0.1, "arousal": -0.2}
-            rows.append({"subDirectory_filePath": name, **box, **other, "expression": label})
+            other = {"expression": label, "valence": 0.1, "arousal": -0.2}
+            landmarks = {"facial_landmarks": "1;2"}
+            rows.append({"subDirectory_filePath": name, **box, **landmarks, **other})
         if split == "train":
             for number, columns in (changes or {}).items():
                 rows[number].update(columns)

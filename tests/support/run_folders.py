@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.recipe import settings
+from common.flags import settings
 from results.experiments import SCRIPTS, as_flags, recipe_with
 
 

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from common.batch import Batch
 from common.cli import call_main
+from common.flags import parse_flags, settings
 from engine import train as engine_train
-from engine.recipe import Recipe, parse_flags, settings
+from engine.recipe import Recipe
 from networks import DANOutput, Method
 from train_rafdb import RECIPE
 

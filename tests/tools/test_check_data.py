@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,19 +12,36 @@ from tests.support.layouts import (
     write_annotations,
     write_class_folders,
     write_csv,
+    write_expression_folders,
     write_ferplus_images,
+    write_rafdb_folders,
     write_sfew,
 )
 from tests.support.scripts import write_fer2013_csv, write_rafdb
 from tools import check_data
 
 
+def write_class_folders_of_rafdb(root: Path) -> Path:
+    """RAF-DB in class folders in DATASET/, with csv files beside it."""
+    official = write_rafdb(root.parent / "official")
+    write_rafdb_folders(official, root / "DATASET", csv_in=root)
+    return root
+
+
+def write_seven_folders(root: Path) -> Path:
+    """AffectNet in class folders without contempt."""
+    return write_class_folders(root, tuple("0123456"))
+
+
 @pytest.mark.parametrize(
     ("name", "write", "expected"),
     [
         ("rafdb", write_rafdb, ("official", {"counts", "sizes"})),
+        ("rafdb", write_class_folders_of_rafdb, ("class folders", {"counts", "sizes"})),
         ("affectnet", write_annotations, ("annotations", {"counts"})),
         ("affectnet", write_class_folders, ("folders", {"counts"})),
+        ("affectnet", write_expression_folders, ("folders", {"counts"})),
+        ("affectnet7", write_seven_folders, ("folders", {"counts"})),
         ("affectnet", write_csv, ("csv", {"counts"})),
         ("sfew", write_sfew, ("aligned faces", {"counts"})),
         ("fer2013", write_fer2013_csv, ("csv", {"counts"})),

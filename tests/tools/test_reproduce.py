@@ -9,7 +9,7 @@ import pytest
 
 import train_fer2013
 from common.errors import InputError
-from engine.recipe import parse_flags
+from common.flags import parse_flags
 from engine.train import train
 from results.experiments import tables_named
 from results.plan import BACKBONE, make_plan

@@ -23,6 +23,8 @@ WRITERS = {
     "sfew": (write_sfew, "val", "landmarks.csv"),
 }
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=WRITERS)
 def layout(request: pytest.FixtureRequest) -> str:
