@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from engine.distributed import World, join_processes, sync_batch_norm, wrap_ddp
+from engine.distributed import World, join_processes, wrap_ddp
 from tests.support.distributed_script import IMAGES, network_loss_and_batch
 from tests.support.scripts import batch_of
 
@@ -40,7 +41,8 @@ def one_step(world: World, device: torch.device, *, wrapped: bool) -> dict[str, 
     network, criterion, _ = network_loss_and_batch()
     batch = batch_of(torch.arange(2 * IMAGES) % 7, torch.randn(2 * IMAGES, 3, 32, 32).double())
     network, criterion = network.to(device).train(device.type == "cuda"), criterion.to(device)
-    network = sync_batch_norm(network, world, device)
+    if world.size > 1 and device.type == "cuda":  # as engine.train.build
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     part = torch.tensor(list(world.share(2 * IMAGES)))
     mine = batch_of(batch.labels[part].to(device), batch.images[part].to(device))
     # A single process is wrapped as well: wrap_ddp looks only at whether there are several.
