@@ -20,14 +20,14 @@ BACKBONE_RUN := --data $(DEMO)/raf-basic --arch resnet18 --pretrained none --opt
 SIBLING_RUN := --pretrained $(DEMO)/backbone/last.pth --image-size 48 --lr 0.0005 \
 	--scheduler cosine --amp auto --seed 0 --resume
 
-.PHONY: help demo demo-backbone demo-affectnet demo-sfew fuzz kill-resume test test-fast lint clean install
+.PHONY: help demo demo-backbone demo-affectnet demo-sfew fuzz kill-resume gpu-check test test-fast lint clean install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## the environment for training and evaluation, in .venv
 
-demo: $(VENV)/.installed ## the main job on synthetic faces: under 4 minutes on 2 cores
+demo: $(VENV)/.installed ## the main job on synthetic faces: a few minutes on 2 cores
 	$(BIN)/python -m datasets.demo rafdb $(DEMO)/raf-basic $(DEMO_FACES)
 	$(BIN)/python -m datasets.demo sheet $(DEMO)/faces.png --seed 0
 	$(BIN)/python train_rafdb.py $(DEMO_RUN) --arch resnet18 --pretrained none \
@@ -76,6 +76,9 @@ fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads fi
 
 kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, expect bitwise identical results
 	$(BIN)/python -m tests.kill_resume build/kill-resume-$$$$ --kills 25 --epochs 100
+
+gpu-check: $(VENV)/.installed-dev ## what needs a CUDA GPU, checked and timed: 8 minutes on an H100
+	$(BIN)/python -m tools.gpu_check
 
 lint: $(VENV)/.installed-dev ## errors, formatting, layers and import circles
 	$(BIN)/ruff check .

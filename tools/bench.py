@@ -109,7 +109,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--pairs", type=int, default=15, metavar="N", help="at most so many of each [15]")
     add("--seconds", type=float, default=9.0, metavar="X", help="at most so long a line [9]")
     add("--quick", action="store_true", help="32 pixels, one pair: only to see that it runs")
-    add("--compile", action="store_true", help="also the training step under torch.compile")
+    add("--compile", action="store_true", help="also the step under torch.compile")
     add("--json", type=Path, metavar="FILE", help="write everything there")
     args = parser.parse_args(arguments)
     if not 32 <= args.image_size <= 4096:
@@ -188,6 +188,11 @@ def row_of(
 def types(setting: Setting) -> list[tuple[str, bool]]:
     """The number formats to measure: (name, whether it is bfloat16)."""
     return [("float32", False), *([("bfloat16", True)] if setting.bf16 else [])]
+
+
+def compiles(setting: Setting, *, bf16: bool) -> bool:
+    """Whether --compile has this type compiled, which takes a minute: the faster one alone."""
+    return setting.compile and bf16 == setting.bf16
 
 
 # --------------------------------------------------------------------------------------------
@@ -293,7 +298,7 @@ def training_rows(setting: Setting) -> Iterator[Row]:
             bare = step(networks()[1], setting, batch, plain=False, bf16=bf16)
             sides = ((f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
             yield row_of(setting, f"train step, batch {batch}", *sides)
-            if setting.compile:
+            if compiles(setting, bf16=bf16):
                 both = step(networks()[0], setting, batch, plain=False, bf16=bf16, compiled=True)
                 sides = ((f"ours {name}", ours), (f"compiled {name}", both))
                 yield row_of(setting, f"train step, batch {batch}", *sides)

@@ -30,13 +30,15 @@ from torch.profiler import ProfilerActivity
 from common.batch import Batch
 from common.cli import Parser, call_main
 from common.errors import InputError
+from common.files import write_json
 from datasets import transforms
 from engine.data import SeededImages, TrainingBatches, batches_on, make_loader, worker_count
 from engine.optim import shuffle
-from engine.speed import MEMORY_FORMAT, CachedImages
+from engine.speed import MEMORY_FORMAT, CachedImages, reporting_compiler_errors
 
 from .bench import (
     Setting,
+    compiles,
     forward,
     heading,
     make_setting,
@@ -74,16 +76,33 @@ class Profile(NamedTuple):
     limit: float  # the same of a single large operation
 
 
+class Epoch(NamedTuple):
+    """An epoch of training steps on images from memory."""
+
+    images: int
+    workers: int
+    bf16: bool
+    seconds: float
+    waited: float  # of these, without a step
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Look and print; raises InputError for flags that do not fit the machine."""
     args = parse_arguments(arguments)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler talks to itself
     setting = make_setting(args)
     print(heading(setting), flush=True)
-    for name, bf16 in types(setting):
-        for profile in profiles(setting, args.batch_size, name, bf16=bf16):
-            print("\n" + "\n".join(lines(profile)), flush=True)
-    print("\n" + waiting_line(setting, args), flush=True)
+    found: list[Profile] = []
+    with reporting_compiler_errors():
+        for name, bf16 in types(setting):
+            for profile in profiles(setting, args.batch_size, name, bf16=bf16):
+                print("\n" + "\n".join(lines(profile)), flush=True)
+                found.append(profile)
+    waiting = wait(setting, args)
+    print("\n" + waiting_line(waiting), flush=True)
+    if args.json:
+        shown = {"profiles": [one._asdict() for one in found], "epoch": waiting._asdict()}
+        write_json(args.json, {"setting": heading(setting), **shown})
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,6 +113,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--image-size", type=int, default=224, metavar="N", help="pixels [224]")
     add("--batch-size", type=int, default=32, metavar="N", help="images per step [32]")
     add("--images", type=int, default=320, metavar="N", help="synthetic faces of the epoch [320]")
+    add("--compile", action="store_true", help="also the step under torch.compile")
+    add("--json", type=Path, metavar="FILE", help="write everything there")
     add("--quick", action="store_true", help="32 pixels, few images: only to see that it runs")
     args = parser.parse_args(arguments)
     if args.quick:
@@ -103,7 +124,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.batch_size < 2 or args.images < args.batch_size:
         raise InputError("--batch-size and --images: expected 2 or more, and a batch of images")
     args.batch_sizes, args.pairs, args.seconds = [args.batch_size], 5, 9.0
-    args.compile = False
     return args
 
 
@@ -115,14 +135,16 @@ def profiles(setting: Setting, batch: int, name: str, *, bf16: bool) -> Iterator
     """A training step, and inference of a batch and of one image."""
     costs, limit = sizes(setting), fastest_product(setting, bf16=bf16)
     products = {key: cost["flops"] / 2 for key, cost in costs.items()}
-    how = {"plain": False, "bf16": bf16}
+    training = f"training step, batch {batch}", step, batch, STEP_PRODUCTS * products["DAN"]
     runs = [
-        (f"training step, batch {batch}", step, batch, STEP_PRODUCTS * products["DAN"]),
+        training,
         (f"inference, batch {batch}", forward, batch, products["DAN, fused"]),
         ("inference, batch 1", forward, 1, products["DAN, fused"]),
     ]
+    if compiles(setting, bf16=bf16):
+        runs.append((f"compiled {training[0]}", partial(step, compiled=True), *training[2:]))
     for what, make, size, each in runs:
-        run = make(networks()[0], setting, size, **how)
+        run = make(networks()[0], setting, size, plain=False, bf16=bf16)
         seconds = typical_seconds(setting, run)
         shares = shares_of(run, setting)
         yield Profile(f"{what}, {name}", seconds, shares, size * each / seconds, limit)
@@ -189,8 +211,8 @@ def fastest_product(setting: Setting, *, bf16: bool) -> float:
 # Waiting for images
 
 
-def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
-    """Train two epochs on synthetic faces from memory and say how long the second one waited."""
+def wait(setting: Setting, args: argparse.Namespace) -> Epoch:
+    """Train two epochs on synthetic faces from memory; returns the second."""
     take_step = trainer(networks()[0], setting, plain=False, bf16=setting.bf16)
     with tempfile.TemporaryDirectory() as folder:
         augment = transforms.rafdb_train(setting.image_size)
@@ -202,11 +224,7 @@ def waiting_line(setting: Setting, args: argparse.Namespace) -> str:
         loader = make_loader(images, batches, workers=workers, device=setting.device)
         for _ in range(2):  # the first epoch starts the workers and fills the memory
             whole, waited = epoch(loader, setting.device, take_step)
-    return (
-        f"an epoch of {len(images):,} images from memory, {workers} DataLoader workers, "
-        f"{'bfloat16' if setting.bf16 else 'float32'}: {len(images) / whole:.1f} images/s, "
-        f"waiting for images {waited / whole:.1%} of the time"
-    )
+    return Epoch(len(images), workers, setting.bf16, whole, waited)
 
 
 def epoch(
@@ -253,6 +271,16 @@ def lines(profile: Profile) -> list[str]:
         f"{profile.limit / 1e9:,.0f} of a single large operation",
         *(f"  {kind:<24}{share:6.1%}" for kind, share in profile.shares.items()),
     ]
+
+
+def waiting_line(waiting: Epoch) -> str:
+    """How fast an epoch was and how long it waited, as text."""
+    per_second, share = waiting.images / waiting.seconds, waiting.waited / waiting.seconds
+    return (
+        f"an epoch of {waiting.images:,} images from memory, {waiting.workers} DataLoader workers, "
+        f"{'bfloat16' if waiting.bf16 else 'float32'}: {per_second:.1f} images/s, "
+        f"waiting for images {share:.1%} of the time"
+    )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from common.errors import InputError
 from engine.data import Loaded
 from tests.support.scripts import batch_of
-from tools import profile
+from tools import bench, profile
 from tools.bench import Setting
 
 CPU = torch.device("cpu")
@@ -88,14 +90,24 @@ def test_waiting_is_the_time_until_a_batch_comes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_quick_says_everything(capsys, monkeypatch):
+def test_quick_says_everything(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(profile, "types", lambda _: [("float32", False)])
-    profile.main(["--quick"])
+    profile.main(["--quick", "--json", str(tmp_path / "profile.json")])
     said = capsys.readouterr().out
     for words in ("training step, batch 4, float32: ", "inference, batch 4, ", "batch 1, "):
         assert words in said
     assert "convolutions, backward" in said
     assert "an epoch of 16 images from memory, " in said
+    content = json.loads((tmp_path / "profile.json").read_text())
+    assert all(profile.lines(profile.Profile(**one))[0] in said for one in content["profiles"])
+    assert profile.waiting_line(profile.Epoch(**content["epoch"])) in said
+
+
+@pytest.mark.parametrize("fastest", [False, True])
+def test_only_the_faster_type_is_compiled(setting, fastest):
+    asked = bench.replace(setting, compile=True, bf16=fastest)
+    assert [bench.compiles(asked, bf16=bf16) for bf16 in (not fastest, fastest)] == [False, True]
+    assert not bench.compiles(setting, bf16=setting.bf16)
 
 
 @pytest.mark.parametrize("flags", [["--image-size", "8"], ["--batch-size", "1"], ["--images", "3"]])
