@@ -56,7 +56,7 @@ def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
     maps = []
     # One head at a time: given several layers at once, the package averages their maps.
     for head in network.attention_heads():
-        cam = GradCAMPlusPlus(_LogitsOnly(network), [head.sa])
+        cam = GradCAMPlusPlus(LogitsOnly(network), [head.sa])
         try:
             with torch.enable_grad():
                 maps.append(torch.from_numpy(cam(images, targets=None)))
@@ -66,8 +66,8 @@ def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
     return torch.stack(maps, dim=1)
 
 
-class _LogitsOnly(nn.Module):
-    """A network that returns only its logits, as grad-cam expects."""
+class LogitsOnly(nn.Module):
+    """A network that returns only its logits (B, C): for grad-cam, and for exported programs."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

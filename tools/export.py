@@ -26,6 +26,7 @@ from common.errors import InputError
 from common.files import write_whole
 from datasets.transforms import MEAN, STD
 from networks import fuse
+from networks.attention import LogitsOnly
 from results.trained import Trained, read_trained
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = read_trained(args.checkpoint)
     size = args.image_size or trained.image_size
     about = describe(trained, size)
-    module = Logits(fuse(trained.network)).eval()
+    module = LogitsOnly(fuse(trained.network)).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 3, size, size, generator=generator)
     program = torch.export.export(
@@ -87,17 +88,6 @@ def describe(trained: Trained, size: int) -> dict[str, str]:
         "image_size": str(size),
         "color": "RGB, 0 to 1 before normalisation",
     }
-
-
-class Logits(nn.Module):
-    """A network that returns its logits (B, C) alone."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images).logits
 
 
 def write_onnx(program, target: Path, about: dict[str, str]) -> None:

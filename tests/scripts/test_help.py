@@ -20,6 +20,8 @@ def test_there_are_commands_to_look_at():
     assert {"eval", "train_rafdb", "tools.check_data"} <= set(COMMANDS)
 
 
+# Other tests have imported the commands, of which runpy warns.
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_what_the_command_is_for(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [command, "--help"])
