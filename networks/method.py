@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn, optim
 
+from common.batch import Batch
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
@@ -16,6 +17,7 @@ from .backbone import MSCELEB, load_backbone
 from .dan import DAN, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
+from .soft_labels import with_soft_labels
 
 MAX_HEADS = 100  # of a network in a file; more would take minutes to build
 
@@ -62,6 +64,18 @@ class Method:
         expected="at least 0",
         help="weight of the center loss, instead of --lambda1",
     )
+    label_smoothing: float = flag(
+        0.0,
+        check=lambda share: 0 <= share < 1,
+        expected="0 up to, not including, 1",
+        help="share of each label that is spread over all classes",
+    )
+    mixup: float = flag(
+        0.0,
+        check=not_negative,
+        expected="at least 0",
+        help="mix each training image with another; alpha of the Beta distribution (0: off)",
+    )
 
     def network(self, num_classes: int) -> nn.Module:
         """The network with its backbone loaded; raises InputError where weights are missing."""
@@ -80,6 +94,12 @@ class Method:
             lambda1=self.lambda1,
             lambda2=self.lambda2,
             center_weight=self.center_weight,
+        )
+
+    def training_batch(self, batch: Batch, num_classes: int) -> Batch:
+        """The batch to train on, made from the one that was loaded; see `with_soft_labels`."""
+        return with_soft_labels(
+            batch, num_classes, label_smoothing=self.label_smoothing, mixup=self.mixup
         )
 
     def fast(self, network: nn.Module, device: torch.device) -> nn.Module:
