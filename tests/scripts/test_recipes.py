@@ -96,6 +96,7 @@ PINNED = {
 SHARED = {
     "arch": "dan",
     "heads": 4,
+    "fusion": "log-softmax",
     "pretrained": MSCELEB,
     "fcn_loss": "affinity",
     "partition": "eq6",
