@@ -13,6 +13,7 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     training_images         their number, so that a run is not resumed with other data
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
+    temperature             what divides the logits of calibrated probabilities (tools.calibrate)
 """
 
 from __future__ import annotations

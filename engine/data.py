@@ -197,7 +197,7 @@ def make_loaders(
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
     split = "train" if recipe.holdout else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
-    chosen, held_out = chosen_images(recipe, train_set.labels)
+    chosen, held_out = chosen_images(train_set.labels, holdout=recipe.holdout, limit=recipe.limit)
     tested = held_out if recipe.holdout else range(len(test_set))
     if len(tested) < world.size:
         raise InputError(
@@ -222,16 +222,16 @@ def make_loaders(
     return make_loader(images, training, **how), make_loader(tests, evaluation, **how)
 
 
-def chosen_images(recipe: Recipe, labels: Sequence[int]) -> tuple[list[int], list[int]]:
+def chosen_images(labels: Sequence[int], holdout: float, limit: int) -> tuple[list[int], ...]:
     """Indices of the training split to train on, and those that `--holdout` holds out."""
     order = stratified_order(labels, SUBSET_SEED)
-    held_out = round(recipe.holdout * len(order))
-    if recipe.holdout and not 0 < held_out < len(order) - 1:
+    held_out = round(holdout * len(order))
+    if holdout and not 0 < held_out < len(order) - 1:
         raise InputError(
-            f"--holdout {recipe.holdout} keeps {held_out} of {len(order)} images out; at least 1 "
+            f"--holdout {holdout} keeps {held_out} of {len(order)} images out; at least 1 "
             "must be kept out and 2 left to train on"
         )
-    return sorted(order[held_out:][: recipe.limit or None]), sorted(order[:held_out])
+    return sorted(order[held_out:][: limit or None]), sorted(order[:held_out])
 
 
 def evaluation_loader(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
+from common.growing import check_schedule, is_schedule, size_at
 
 from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
 
@@ -82,7 +82,7 @@ class Recipe:
     )
     grow: str = flag(
         "",
-        check=lambda text: re.fullmatch(r"(\d{1,6}x\d{1,6}(,|$))*", text),
+        check=is_schedule,
         expected="SIZExEPOCHS,... such as 64x20,96x5",
         help="smaller images first: 64x20,96x5 for 20 epochs at 64 px and 5 at 96 px, before those "
         "at --image-size",
@@ -161,12 +161,7 @@ class Recipe:
         """Raises InputError for a warm-up or growing images that take all the epochs."""
         if self.warmup >= self.epochs:
             raise InputError(f"--warmup {self.warmup} leaves none of --epochs {self.epochs}")
-        sizes, epochs = [*(size for size, _ in self.phases()), self.image_size], self.epochs
-        if sizes != sorted(sizes) or sizes[0] < 32 or sum(n for _, n in self.phases()) >= epochs:
-            raise InputError(
-                f"--grow {self.grow} does not fit --image-size {self.image_size} and --epochs "
-                f"{epochs}; expected sizes from 32 up that grow to --image-size, in fewer epochs"
-            )
+        check_schedule(self.grow, self.image_size, self.epochs)
 
     def run_folder(self) -> Path:
         """The folder that the run writes to."""
@@ -176,17 +171,9 @@ class Recipe:
         """The folder that the data set is read from."""
         return Path(self.data) if self.data else self.dataset.default_root
 
-    def phases(self) -> list[tuple[int, int]]:
-        """(image size, epochs) of each part of --grow."""
-        return [tuple(map(int, part.split("x"))) for part in self.grow.split(",") if part]
-
     def image_size_at(self, epoch: int) -> int:
         """The image size of an epoch, counted from 1."""
-        for size, epochs in self.phases():
-            if epoch <= epochs:
-                return size
-            epoch -= epochs
-        return self.image_size
+        return size_at(self.grow, self.image_size, epoch)
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
         """The recipe's scheduler for an optimiser, after a warm-up if there is one."""
