@@ -207,7 +207,7 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     skipped = run.list_if_skipping(run.skipped.training)
     with tqdm(**run.bar(len(run.training.dataset), f"epoch {epoch}/{run.recipe.epochs}")) as bar:
         for loaded in batches_on(run.training, run.device, skipped=skipped, min_size=2):
-            batch = run.recipe.method.training_batch(loaded, run.network.num_classes)
+            batch = run.recipe.method.training_batch(loaded, len(run.dataset.classes))
             with autocast(run.device, run.bf16):
                 output = network(batch.images)
             loss = criterion(output, batch)

@@ -91,7 +91,8 @@ class FixedBatches:
     def __init__(self, batch: Batch, times: int):
         self.batch, self.times = batch, times
         self.batch_sampler = SimpleNamespace(epoch=0)
-        self.dataset = SeededImages(SimpleNamespace(labels=[0], describe=str), [0])
+        dataset = SimpleNamespace(labels=[0], classes=EVERY, describe=str)
+        self.dataset = SeededImages(dataset, [0])
 
     def __iter__(self) -> Iterator[Loaded]:
         return iter([Loaded(self.batch, [])] * self.times)
@@ -407,6 +408,10 @@ class PoseMethod:
     def criterion(self, num_classes: int) -> nn.Module:
         """The loss of both."""
         return PoseLoss(self.pose_weight)
+
+    def training_batch(self, batch: Batch, num_classes: int) -> Batch:
+        """The batch as it was loaded."""
+        return batch
 
     def advice(self, optimizer: object) -> list[str]:
         """Nothing."""
