@@ -108,15 +108,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 [cpu]")
-    sizes = {"type": int, "nargs": "+", "metavar": "N"}
-    add(
-        "--image-size",
-        dest="image_sizes",
-        **sizes,
-        default=[224, 112, 64],
-        help="pixels [224 112 64]",
-    )
-    add("--batch-sizes", **sizes, default=[1, 8, 32], help="[1 8 32]")
+    many = {"type": int, "nargs": "+", "metavar": "N"}
+    add("--image-size", dest="image_sizes", **many, default=[224, 112, 64], help="[224 112 64]")
+    add("--batch-sizes", **many, default=[1, 8, 32], help="[1 8 32]")
     add("--pairs", type=int, default=15, metavar="N", help="at most so many of each [15]")
     add("--seconds", type=float, default=9.0, metavar="X", help="at most so long a line [9]")
     add("--quick", action="store_true", help="32 pixels, one pair: only to see that it runs")
