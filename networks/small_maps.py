@@ -8,12 +8,11 @@ them out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby, product
-from typing import Any, NamedTuple
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 #: Output positions up to which the products were measured to be faster.
 MAX_POSITIONS = 16
@@ -34,10 +33,8 @@ def products_on_small_maps(network: nn.Module) -> nn.Module:
 
 
 def _is_common(layer: nn.Conv2d) -> bool:
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        return False
-    meets_maps = all(p < k for p, k in zip(layer.padding, layer.kernel_size, strict=True))
-    return meets_maps and layer.groups == 1 and layer.dilation == (1, 1)
+    zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return zeros and layer.groups == 1 and layer.dilation == (1, 1)
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -70,8 +67,8 @@ def convolution_by_products(
 ) -> Tensor:
     """`F.conv2d` of images (B, C, H, W) and weight (O, C, kh, kw): (B, O, h, w), channels last.
 
-    Positions whose patches meet the same taps of the kernel are one product, patches (B positions,
-    taps C) times weights (taps C, O). The padding has to be smaller than the kernel.
+    The sum over the taps of the kernel of inputs (B positions, C) times weights (C, O), each over
+    the positions at which that tap meets the map. Summed in float32 at least, and rounded once.
     """
     last = (images.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1))
     return _ConvolutionByProducts.apply(*last, bias, (stride, padding)).permute(0, 3, 1, 2)
@@ -87,69 +84,50 @@ class _ConvolutionByProducts(torch.autograd.Function):
         ctx.save_for_backward(maps, weight)
         ctx.geometry = geometry
         size = _output_size(maps.shape[1:3], weight.shape[1:3], *geometry)
-        output = maps.new_empty(len(maps), *size, len(weight))
-        for part in _parts(maps, weight, *geometry):
-            taps = weight[part.taps].flatten(1)
-            output[part.outputs] = F.linear(part.patches(maps).flatten(3), taps, bias)
-        return output
+        output = _zeros(maps, len(maps), *size, len(weight))
+        for tap, inputs, outputs in _taps(maps, weight, *geometry):
+            output[outputs] += maps[inputs] @ weight[tap].t()
+        return (output if bias is None else output.add_(bias)).to(maps.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
-        exact = torch.promote_types(gradient.dtype, torch.float32)
-        # Of overlapping patches and of parts: summed in float32, rounded once.
-        to_maps = torch.zeros_like(maps, dtype=exact, memory_format=torch.contiguous_format)
-        to_weight = torch.zeros_like(weight, dtype=exact, memory_format=torch.contiguous_format)
-        for part in _parts(maps, weight, *ctx.geometry):
-            outputs = gradient[part.outputs].flatten(0, 2)  # (B positions, O)
-            patches, taps = part.patches(maps), weight[part.taps]
-            to_weight[part.taps] += (outputs.t() @ patches.flatten(0, 2).flatten(1)).view_as(taps)
-            to_patches = (outputs @ taps.flatten(1)).view_as(patches)
-            sums = part.patches(to_maps)
-            for tap in product(range(patches.shape[3]), range(patches.shape[4])):
-                sums[:, :, :, *tap] += to_patches[:, :, :, *tap]
+        to_maps, to_weight = _zeros(maps, *maps.shape), torch.zeros_like(weight)
+        for tap, inputs, outputs in _taps(maps, weight, *ctx.geometry):
+            part = gradient[outputs]
+            to_maps[inputs] += part @ weight[tap]
+            to_weight[tap] = part.flatten(0, 2).t() @ maps[inputs].flatten(0, 2)
         to_bias = gradient.sum((0, 1, 2)) if ctx.needs_input_grad[2] else None
-        return to_maps.to(maps.dtype), to_weight.to(weight.dtype), to_bias, None
+        return to_maps.to(maps.dtype), to_weight, to_bias, None
 
 
-class _Part(NamedTuple):
-    """Output positions in a rectangle whose patches meet the same taps."""
-
-    outputs: tuple[slice, ...]  # of (B, h, w, O)
-    inputs: tuple[slice, ...]  # of (B, H, W, C)
-    taps: tuple[slice, ...]  # of (O, kh, kw, C)
-    stride: Pair
-
-    def patches(self, maps: Tensor) -> Tensor:
-        """A view (B, rows, columns, taps, taps, C) of maps (B, H, W, C)."""
-        windows = maps[self.inputs]
-        for axis in (1, 2):
-            taps = self.taps[axis]
-            windows = windows.unfold(axis, taps.stop - taps.start, self.stride[axis - 1])
-        return windows.permute(0, 1, 2, 4, 5, 3)
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    return like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def _parts(maps: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Iterator[_Part]:
-    axes = (
-        list(_spans(*lengths))
-        for lengths in zip(maps.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
-    )
-    for rows, columns in product(*axes):
-        yield _Part(*((slice(None), *pair) for pair in zip(rows, columns, strict=True)), stride)
+def _taps(
+    maps: Tensor, weight: Tensor, stride: Pair, padding: Pair
+) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """The taps (O, C) that meet maps, with the inputs and the outputs at which they do: indices."""
+    every = slice(None)
+    axes = zip(maps.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
+    for row, column in product(*(_spans(*axis) for axis in axes)):
+        tap, inputs, outputs = zip(row, column, strict=True)
+        yield (every, *tap), (every, *inputs), (every, *outputs)
 
 
-def _spans(length: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[slice, ...]]:
-    """Along one axis: runs of outputs that meet the same taps, with their inputs and those taps."""
-
-    def taps(output: int) -> tuple[int, int]:
-        start = output * stride - padding
-        return max(0, -start), min(kernel, length - start)
-
-    for (first, stop), run in groupby(range((length + 2 * padding - kernel) // stride + 1), taps):
-        outputs = list(run)
-        start, end = (output * stride - padding for output in (outputs[0], outputs[-1]))
-        inputs = slice(start + first, end + stop)
-        yield slice(outputs[0], outputs[-1] + 1), inputs, slice(first, stop)
+def _spans(
+    length: int, kernel: int, stride: int, padding: int
+) -> Iterator[tuple[int, slice, slice]]:
+    """Along one axis: each tap with the inputs and the outputs between which it has a weight."""
+    size = (length + 2 * padding - kernel) // stride + 1
+    for tap in range(kernel):
+        shift = tap - padding  # output o meets input stride * o + shift
+        first = max(0, -(shift // stride))
+        stop = min(size, (length - 1 - shift) // stride + 1)
+        if first < stop:
+            inputs = slice(stride * first + shift, stride * (stop - 1) + shift + 1, stride)
+            yield tap, inputs, slice(first, stop)
 
 
 def _output_size(size: Any, kernel: Any, stride: Pair, padding: Pair) -> list[int]:

@@ -49,7 +49,7 @@ def with_gradients(result: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
 @pytest.mark.parametrize("kernel", [*KERNELS, (2, 2), (5, 5)])
 def test_it_agrees_with_torch_in_float64(kernel, stride):
-    for size, padding in product(SIZES, {(0, 0), half_of(kernel)}):
+    for size, padding in product(SIZES, {(0, 0), half_of(kernel), (2, 3)}):
         if any(n + 2 * p < k for n, p, k in zip(size, padding, kernel, strict=True)):
             continue
         inputs = tensors(kernel, size)
@@ -156,9 +156,8 @@ def test_it_is_chosen_under_autocast_with_gradients_in_float32(chosen, size):
         ((8, 8, 3), {"padding": 2, "dilation": 2}, 2, True),
         ((8, 8, 3), {"padding": "same"}, 2, True),
         ((8, 8, 3), {"padding": 1, "padding_mode": "reflect"}, 2, True),
-        ((8, 8, 2), {"padding": 2}, 2, True),
     ],
-    ids=["float32", "large", "1x1", "groups", "dilation", "same", "reflect", "mostly padding"],
+    ids=["float32", "large", "1x1", "groups", "dilation", "same", "reflect"],
 )
 def test_elsewhere_it_is_bitwise_torchs(chosen, arguments, settings, size, bf16):
     theirs, ours = _layer(*arguments, **settings)
