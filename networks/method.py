@@ -16,6 +16,7 @@ from .backbone import MSCELEB, load_backbone
 from .dan import DAN, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
+from .small_maps import products_on_small_maps
 
 MAX_HEADS = 100  # of a network in a file; more would take minutes to build
 
@@ -68,7 +69,7 @@ class Method:
         baseline = self.arch == "resnet18"
         network = ResNet18(num_classes) if baseline else DAN(num_classes, self.heads)
         load_backbone(network.features, self.pretrained)
-        return network
+        return products_on_small_maps(network)
 
     def criterion(self, num_classes: int) -> DANLoss:
         """The loss; the baseline is trained with cross-entropy alone."""
@@ -142,4 +143,4 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
         )
     network = build()
     network.load_state_dict(dict(state_dict))
-    return network
+    return products_on_small_maps(network)
