@@ -23,6 +23,7 @@ from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from common.files import make_folder, write_json
+from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
 from engine.evaluate import Metrics
 from results import PublishedNumber, published_for
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_tables(args.runs, args.format)
         return
     trained, device = read_trained(args.checkpoint), find_device(args.device)
+    use_threads(args.threads, device)
     dataset = open_dataset(
         trained,
         name=args.dataset,
@@ -149,6 +151,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="DataLoader workers (0: none; -1: one per core, 8 at most) [-1]",
     )
     add(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads for the network on a CPU (0: one per core) [0]",
+    )
+    add(
         "--device",
         default="auto",
         metavar="D",
@@ -182,6 +191,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
     if args.workers < -1:
         raise InputError(f"--workers is {args.workers}; expected at least 0, or -1")
+    if args.threads < 0:
+        raise InputError(f"--threads is {args.threads}; expected at least 0")
     return args
 
 

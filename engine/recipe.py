@@ -99,6 +99,13 @@ class Recipe:
         help="DataLoader workers (0: none; -1: one per core, 8 at most)",
         affects_result=False,
     )
+    threads: int = flag(
+        0,
+        check=not_negative,
+        expected="at least 0",
+        help="threads for the network on a CPU (0: one per core); other numbers round differently",
+        affects_result=False,
+    )
     cache: str = flag(
         "auto",
         choices=("auto", "off"),

@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.cli import call_main
-from common.devices import find_device
+from common.devices import find_device, wants_bf16
 from common.files import write_json
 from common.flags import parse_flags, settings
+from common.machine import use_threads
 from common.progress import duration, progress_bar
 from common.signals import Stopped
 
@@ -51,7 +52,7 @@ from .run_folder import (
     run_lock,
     write_metrics,
 )
-from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism, wants_bf16
+from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism
 
 
 @dataclass
@@ -139,6 +140,7 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
     world = world or World()
     device = find_device(world.device_name(recipe.device))
     set_determinism(deterministic=recipe.deterministic)
+    use_threads(recipe.threads, device)
     training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)

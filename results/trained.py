@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.devices import wants_bf16
 from common.errors import InputError
 from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, transforms
 from engine.checkpoint import load_checkpoint
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
-from engine.speed import wants_bf16
 from networks import fast_network, network_for
 
 # How the released files are named, "affecnet" spelled so.

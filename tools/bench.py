@@ -35,7 +35,7 @@ from torchvision import transforms as v1
 
 from common.batch import Batch
 from common.cli import Parser, call_main
-from common.devices import find_device
+from common.devices import find_device, wants_bf16
 from common.errors import InputError
 from common.files import write_json
 from datasets import RAFDB, transforms
@@ -49,7 +49,6 @@ from engine.speed import (
     CachedImages,
     autocast,
     reporting_compiler_errors,
-    wants_bf16,
 )
 from networks import DAN, DANLoss, ResNet18, fast_network, fuse, products_on_small_maps
 
