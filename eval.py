@@ -5,8 +5,9 @@
     python eval.py --tables --runs runs
 
 The data set and its folder come from the checkpoint (ours) or from the file's name (released)
-unless they are given. All numbers come from one confusion matrix over the whole split, and from
-the network as trained, in float32, unless --fast or --amp is given. --tables prints the paper's
+unless they are given. All metrics come from one confusion matrix over the whole split, and from
+the network as trained, in float32, unless --fast or --amp is given; --tta gives a second row of
+them. A run with --ema has the moving average of its weights evaluated. --tables prints the paper's
 tables with the finished runs beside them.
 """
 
@@ -19,14 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from common.files import make_folder, write_json
 from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
-from engine.evaluate import Metrics
+from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
+from results.calibration import Calibration
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
 from results.render import FORMATS, remarks
@@ -34,6 +38,7 @@ from results.report import make_report
 from results.runs import read_runs
 from results.tables import make_tables
 from results.trained import Trained, open_dataset, predictions_of, read_trained
+from results.views import VIEWS
 
 DEFAULT_RUNS = Path("runs")
 
@@ -59,21 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     check_outputs(args)
     skipped: list[str] = []
-    predictions = predictions_of(
-        trained,
-        dataset,
-        device,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        amp=args.amp,
-        fast=args.fast,
-        skipped=skipped if args.on_bad_image == "skip" else None,
-    )
+    predictions = predict_split(args, trained, dataset, device, skipped)
     metrics = Metrics.of(predictions.logits, predictions.labels)
+    calibrations = calibrations_of(trained, predictions)
+    tta = None
+    if args.tta:
+        mean = predict_split(args, trained, dataset, device, [], tta=True)
+        tta = Metrics.of(mean.logits, mean.labels)
     published_images = dataset.is_published() and not skipped
     papers = papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, metrics, skipped)
+    print(more_text(tta, calibrations))
     if papers:
         print(comparison_text(comparison, metrics.images))
     content = {
@@ -86,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "classes": list(dataset.classes),
         **metrics_json(metrics),
         "paper": comparison,
+        "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
+        "calibration": {name: made.json() for name, made in calibrations.items()},
         "skipped": skipped,
         "published_images": published_images,
     }
@@ -98,6 +102,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = make_report(content, trained.network, dataset, predictions, command, device=device)
         paths = write_report(args.report, report)
         print(f"\nwrote {', '.join(map(str, paths))}")
+
+
+def predict_split(
+    args: argparse.Namespace,
+    trained: Trained,
+    dataset: FaceDataset,
+    device: torch.device,
+    skipped: list[str],
+    *,
+    tta: bool = False,
+) -> Predictions:
+    """The network's output on the split as the flags say; fills `skipped`."""
+    return predictions_of(
+        trained,
+        dataset,
+        device,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        amp=args.amp,
+        fast=args.fast,
+        tta=tta,
+        skipped=skipped if args.on_bad_image == "skip" else None,
+    )
+
+
+def calibrations_of(trained: Trained, predictions: Predictions) -> dict[str, Calibration]:
+    """The probabilities "before" calibration and, where the file has a temperature, "after"."""
+    logits, labels, _ = predictions
+    found = {"before": Calibration.of(logits, labels)}
+    if trained.temperature != 1:
+        found["after"] = Calibration.of(logits, labels, trained.temperature)
+    return found
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -176,6 +212,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="run a fused network: faster, the same numbers up to rounding",
     )
     add(
+        "--tta",
+        action="store_true",
+        help=f"evaluate a second time with the mean probabilities of {VIEWS} views of each image: "
+        "whole, four corners, centre, and each mirrored",
+    )
+    add(
         "--on-bad-image",
         default="stop",
         choices=("stop", "skip"),
@@ -214,7 +256,8 @@ def print_numbers(
 ) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
-        f"{trained.path}, epoch {trained.epoch}: {type(trained.network).__name__} on "
+        f"{trained.path}, epoch {trained.epoch}: {type(trained.network).__name__}"
+        f"{trained.averaged} on "
         f"{dataset.name} {dataset.split}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
@@ -223,6 +266,21 @@ def print_numbers(
         print(f"skipped: {line}")
     if skipped:
         print(f"{len(skipped)} of {len(dataset):,} images were skipped; the metrics exclude them")
+
+
+def more_text(tta: Metrics | None, calibrations: dict[str, Calibration]) -> str:
+    """The metrics with test-time augmentation, and how well the probabilities are calibrated."""
+    lines = [
+        f"{made.text()}{f', at temperature {made.temperature:.4f}' if name == 'after' else ''}"
+        for name, made in calibrations.items()
+    ]
+    if tta is not None:
+        lines.append(
+            f"with test-time augmentation ({VIEWS} views): accuracy {100 * tta.accuracy:.2f} %, "
+            f"mean class accuracy {100 * tta.mean_class_accuracy:.2f} %, macro F1 "
+            f"{100 * tta.macro_f1:.2f} %"
+        )
+    return "\n".join(["", *lines])
 
 
 def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:

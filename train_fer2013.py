@@ -28,7 +28,7 @@ from networks import Method
 RECIPE = Recipe(
     name="fer2013",
     dataset=FER2013Labels(),
-    train_transform=transforms.fer2013_train,
+    train_transform=transforms.FER2013Augmentation(),
     evaluation_transform=transforms.evaluation,
     method=Method(),
     amp="auto",

@@ -86,6 +86,7 @@ class FERPlus(FER2013):
     name = "ferplus"
     classes = EXPRESSIONS
     published_counts = {}
+    option_names = ("votes",)
 
     def __init__(
         self,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
+
+from common.flags import flag
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -93,3 +98,49 @@ def fer2013_train(size: int = 224) -> v2.Compose:
             v2.RandomErasing(scale=(0.02, 0.25), inplace=True),
         ]
     )
+
+
+def fer2013_affine(size: int = 224) -> v2.Compose:
+    """As `fer2013_train`, moved much further: shifted and scaled by up to a fifth."""
+    return v2.Compose([*_flip_and_move(size, degrees=10), *_erase(size, p=0.5, most=0.25)])
+
+
+def fer2013_strong(size: int = 224) -> v2.Compose:
+    """As `fer2013_affine`, turned further, with brightness and contrast, and erased more often."""
+    color = v2.ColorJitter(brightness=0.3, contrast=0.3)
+    return v2.Compose(
+        [*_flip_and_move(size, degrees=20), color, *_erase(size, p=0.75, most=0.33)],
+    )
+
+
+def _flip_and_move(size: int, degrees: float) -> list[v2.Transform]:
+    affine = v2.RandomAffine(
+        degrees,
+        translate=(0.2, 0.2),
+        scale=(0.8, 1.2),
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    return [v2.Resize((size, size)), v2.RandomHorizontalFlip(), affine]
+
+
+def _erase(size: int, p: float, most: float) -> list[Callable]:
+    return [NormalizedTensor(size), v2.RandomErasing(p, scale=(0.02, most), inplace=True)]
+
+
+AUGMENTATIONS = {"basic": fer2013_train, "affine": fer2013_affine, "strong": fer2013_strong}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FER2013Augmentation:
+    """The training transform of a recipe for FER2013 and FER+, chosen by a flag."""
+
+    augmentation: str = flag(
+        "basic",
+        choices=tuple(AUGMENTATIONS),
+        help="training images: basic (flipped, moved a little, erased in part), affine (moved "
+        "further), strong (further still, brightness and contrast changed, erased more)",
+    )
+
+    def __call__(self, size: int) -> v2.Compose:
+        """The transform to size x size pixels."""
+        return AUGMENTATIONS[self.augmentation](size)

@@ -3,7 +3,8 @@
 A checkpoint holds tensors and basic types alone, so it loads with `weights_only=True`:
 
     iter                    finished epochs (as released)
-    model_state_dict        the network (as released)
+    model_state_dict        the network (as released); with --ema, its moving average
+    raw_state_dict          with --ema, the network that training continues with
     optimizer_state_dict    one group: the network's parameters, then the centers (as released)
     criterion_state_dict    the centers
     scheduler_state_dict
@@ -12,6 +13,7 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     training_images         their number, so that a run is not resumed with other data
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
+    temperature             what divides the logits of calibrated probabilities (tools.calibrate)
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from common.flags import flag_fields, plain_value, settings
 
 from .optim import KERNELS
 from .recipe import Recipe
-from .run_folder import BEST, LAST
+from .run_folder import BEST, LAST, write_metrics
 
 #: The entries of a checkpoint that resuming needs, with their types.
 PARTS = {
@@ -52,11 +54,22 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, lambda stream: torch.save(content, stream))
 
 
+def save_run(run: Any) -> None:
+    """Write metrics.csv, last.pth, and best.pth if this epoch is the best so far."""
+    write_metrics(run.folder, run.rows)
+    content = content_of(run)
+    if run.best_row() is run.rows[-1]:
+        save_checkpoint(run.folder / BEST, content)
+    # Written last, since --resume reads it: a run killed before this repeats the epoch.
+    save_checkpoint(run.folder / LAST, content)
+
+
 def content_of(run: Any) -> dict[str, Any]:
     """The checkpoint of a run, taken between two epochs."""
     return {
         "iter": run.epoch,
-        "model_state_dict": run.network.state_dict(),
+        "model_state_dict": run.result.state_dict(),
+        **({"raw_state_dict": run.network.state_dict()} if run.average is not None else {}),
         "optimizer_state_dict": run.optimizer.state_dict(),
         "criterion_state_dict": run.criterion.state_dict(),
         "scheduler_state_dict": run.scheduler.state_dict(),
@@ -154,13 +167,17 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
             f"{own['training_images']}; restore the data, or start another run with --output"
         )
     try:
-        for name in ("model_state_dict", "criterion_state_dict", "scheduler_state_dict"):
-            _check_like(name, own[name], checkpoint[name])
+        for part in ("model", "raw", "criterion", "scheduler"):
+            name = f"{part}_state_dict"
+            _check_like(name, own.get(name), checkpoint.get(name))
         _check_optimizer(own["optimizer_state_dict"], checkpoint["optimizer_state_dict"], run)
         for name in ("python", "numpy", "torch"):  # the number of GPUs may differ
             theirs = checkpoint["random_states"].get(name)
             _check_like(f"random_states {name}", own["random_states"][name], theirs)
-        run.network.load_state_dict(checkpoint["model_state_dict"])
+        run.result.load_state_dict(checkpoint["model_state_dict"])
+        run.network.load_state_dict(
+            checkpoint.get("raw_state_dict", checkpoint["model_state_dict"])
+        )
         run.criterion.load_state_dict(checkpoint["criterion_state_dict"])
         run.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
         run.scheduler.load_state_dict(checkpoint["scheduler_state_dict"])

@@ -117,11 +117,8 @@ class TrainingBatches(Sampler[list[Draw]]):
             raise InputError(
                 f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train{each}"
             )
-        self.num_images = num_images
-        self.seed = seed
-        self.order = order
+        self.num_images, self.seed, self.order, self.share = num_images, seed, order, share
         self.epoch = 1
-        self.share = share
         self.sizes = batch_sizes(num_images, batch_size, min_size)
 
     def __len__(self) -> int:
@@ -153,8 +150,7 @@ class OrderedBatches(Sampler[list[Draw]]):
     """Every image once, in order; with several processes, each takes its `share` of them."""
 
     def __init__(self, num_images: int, batch_size: int, *, share: TakeShare = range):
-        self.positions = share(num_images)
-        self.batch_size = batch_size
+        self.positions, self.batch_size = share(num_images), batch_size
 
     def __len__(self) -> int:
         return math.ceil(len(self.positions) / self.batch_size)
@@ -184,9 +180,11 @@ def make_loader(
 
 
 def make_loaders(
-    recipe: Recipe, device: torch.device, world: World
+    recipe: Recipe, device: torch.device, world: World, image_size: int | None = None
 ) -> tuple[DataLoader, DataLoader]:
     """The training loader of a recipe, and the loader to evaluate on after every epoch.
+
+    image_size: pixels; the recipe's by default.
 
     Raises InputError for data that are missing, too few, or not the same in every process.
     """
@@ -195,11 +193,11 @@ def make_loaders(
             f"--on-bad-image skip is not supported with {world.size} processes: one of them could "
             "be left without images; find the bad ones with tools.check_data"
         )
-    root, size = recipe.data_root(), recipe.image_size
+    root, size = recipe.data_root(), image_size or recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
     split = "train" if recipe.holdout else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
-    chosen, held_out = chosen_images(recipe, train_set.labels)
+    chosen, held_out = chosen_images(train_set.labels, holdout=recipe.holdout, limit=recipe.limit)
     tested = held_out if recipe.holdout else range(len(test_set))
     if len(tested) < world.size:
         raise InputError(
@@ -224,16 +222,16 @@ def make_loaders(
     return make_loader(images, training, **how), make_loader(tests, evaluation, **how)
 
 
-def chosen_images(recipe: Recipe, labels: Sequence[int]) -> tuple[list[int], list[int]]:
+def chosen_images(labels: Sequence[int], holdout: float, limit: int) -> tuple[list[int], ...]:
     """Indices of the training split to train on, and those that `--holdout` holds out."""
     order = stratified_order(labels, SUBSET_SEED)
-    held_out = round(recipe.holdout * len(order))
-    if recipe.holdout and not 0 < held_out < len(order) - 1:
+    held_out = round(holdout * len(order))
+    if holdout and not 0 < held_out < len(order) - 1:
         raise InputError(
-            f"--holdout {recipe.holdout} keeps {held_out} of {len(order)} images out; at least 1 "
+            f"--holdout {holdout} keeps {held_out} of {len(order)} images out; at least 1 "
             "must be kept out and 2 left to train on"
         )
-    return sorted(order[held_out:][: recipe.limit or None]), sorted(order[:held_out])
+    return sorted(order[held_out:][: limit or None]), sorted(order[:held_out])
 
 
 def evaluation_loader(
@@ -245,11 +243,7 @@ def evaluation_loader(
 
 
 def batches_on(
-    loader: DataLoader,
-    device: torch.device,
-    *,
-    skipped: list[str] | None = None,
-    min_size: int = 1,
+    loader: DataLoader, device: torch.device, *, skipped: list[str] | None = None, min_size: int = 1
 ) -> Iterator[Batch]:
     """The batches of a loader, on the device, channels last.
 

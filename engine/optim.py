@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, StepLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import WeightedRandomSampler
 
 OPTIMIZERS = {
@@ -43,6 +44,15 @@ def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
         for saved, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     return {**state, "param_groups": groups}
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average of weights and buffers, from the present ones; 0: None."""
+    if not decay:
+        return None
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average.n_averaged.fill_(1)  # at 0 the first update would copy, a resumed run's too
+    return average
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
+from common.errors import InputError
 from common.flags import flag, not_negative, positive
+from common.growing import check_schedule, is_schedule, size_at
 
 from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
 
@@ -30,11 +32,12 @@ class Recipe:
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is
             differentiated, its `terms` are logged
+        method.training_batch(batch, num_classes) -> the batch to train on
         method.fast(network, device) -> a faster network with the same output, for --fast
         method.advice(optimizer) -> lines of warning to print before the first step
         sampling(labels, generator) -> positions of the images of an epoch, in order
         optimizer(parameters, lr=...) and scheduler(optimizer), stepped once an epoch; a
-            scheduler with a parameter `epochs` is given the recipe's
+            scheduler with a parameter `epochs` is given those after the warm-up
 
     The other fields, and those of a nested dataclass such as `method`, are flags of the script.
     """
@@ -52,6 +55,19 @@ class Recipe:
     lr: float = flag(check=positive, expected="above 0", help="learning rate of the first epoch")
     optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centers")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
+    warmup: int = flag(
+        0,
+        check=not_negative,
+        expected="at least 0",
+        help="epochs in which the rate rises linearly, before the scheduler begins",
+    )
+    ema: float = flag(
+        0.0,
+        check=lambda decay: 0 <= decay < 1,
+        expected="0 up to, not including, 1",
+        help="decay per step of an exponential moving average of the weights, which is then what "
+        "is evaluated and saved (0: off)",
+    )
     sampling: Callable = flag(
         shuffle,
         choices=SAMPLINGS,
@@ -63,6 +79,13 @@ class Recipe:
         check=lambda size: 32 <= size <= 4096,
         expected="32 to 4096",
         help="side of the square network input, pixels",
+    )
+    grow: str = flag(
+        "",
+        check=is_schedule,
+        expected="SIZExEPOCHS,... such as 64x20,96x5",
+        help="smaller images first: 64x20,96x5 for 20 epochs at 64 px and 5 at 96 px, before those "
+        "at --image-size",
     )
     amp: str = flag(
         "off",
@@ -141,6 +164,12 @@ class Recipe:
         False, help="continue the run in the run folder, if there is one", affects_result=False
     )
 
+    def __post_init__(self):
+        """Raises InputError for a warm-up or growing images that take all the epochs."""
+        if self.warmup >= self.epochs:
+            raise InputError(f"--warmup {self.warmup} leaves none of --epochs {self.epochs}")
+        check_schedule(self.grow, self.image_size, self.epochs)
+
     def run_folder(self) -> Path:
         """The folder that the run writes to."""
         return Path(self.output) if self.output else Path("runs") / f"{self.name}-seed{self.seed}"
@@ -149,11 +178,20 @@ class Recipe:
         """The folder that the data set is read from."""
         return Path(self.data) if self.data else self.dataset.default_root
 
+    def image_size_at(self, epoch: int) -> int:
+        """The image size of an epoch, counted from 1."""
+        return size_at(self.grow, self.image_size, epoch)
+
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
-        """The recipe's scheduler for an optimiser; passes `epochs` if it has that parameter."""
+        """The recipe's scheduler for an optimiser, after a warm-up if there is one."""
         asks = "epochs" in inspect.signature(self.scheduler).parameters
-        extra = {"epochs": self.epochs} if asks else {}
-        return self.scheduler(optimizer, **extra)
+        extra = {"epochs": self.epochs - self.warmup} if asks else {}
+        if not self.warmup:
+            return self.scheduler(optimizer, **extra)
+        # Epoch i of n has i / (n + 1) of the rate.
+        rising = LinearLR(optimizer, 1 / (self.warmup + 1), total_iters=self.warmup)
+        falling = self.scheduler(optimizer, **extra)
+        return SequentialLR(optimizer, [rising, falling], milestones=[self.warmup])
 
 
 def flags_that_may_change() -> set[str]:

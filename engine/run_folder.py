@@ -16,7 +16,7 @@ import torchvision
 from filelock import SoftFileLock, Timeout
 
 from common.errors import InputError
-from common.files import make_folder, write_text
+from common.files import make_folder, write_json, write_text
 from common.flags import settings
 
 CONFIG, METRICS, LAST, BEST = "config.json", "metrics.csv", "last.pth", "best.pth"
@@ -139,6 +139,11 @@ def config_of(run: Any) -> dict[str, Any]:
     }
 
 
+def write_config(run: Any) -> None:
+    """config.json."""
+    write_json(run.folder / CONFIG, config_of(run))
+
+
 def announcement(run: Any) -> str:
     """The first line of a run's log."""
     config = config_of(run)
@@ -146,7 +151,7 @@ def announcement(run: Any) -> str:
     return (
         f"{run.recipe.name}: {config['training_images']:,} training and "
         f"{config['evaluated_images']:,} {config['evaluated_split']} images{layout} at "
-        f"{run.recipe.image_size} px, {type(run.network).__name__} on {config['device']}"
+        f"{run.image_size} px, {type(run.network).__name__} on {config['device']}"
         f"{' in bfloat16' if run.bf16 else ''}"
         f"{f' in {run.world.size} processes' if run.world.size > 1 else ''}"
         f", seed {run.recipe.seed} -> {run.folder}"

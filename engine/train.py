@@ -17,41 +17,25 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.cli import call_main
 from common.devices import find_device, wants_bf16
-from common.files import write_json
 from common.flags import parse_flags, settings
 from common.machine import use_threads
 from common.progress import duration, progress_bar
 from common.signals import Stopped
 
-from .checkpoint import (
-    checkpoint_to_resume,
-    content_of,
-    restore,
-    save_checkpoint,
-    seed_everything,
-)
+from .checkpoint import checkpoint_to_resume, restore, save_run, seed_everything
 from .data import batches_on, make_loaders, reporting_worker_crashes
 from .distributed import World, join_processes, wrap_ddp
 from .evaluate import Metrics, predict
 from .loss_log import LossLog
-from .optim import make_optimizer
+from .optim import make_optimizer, moving_average
 from .recipe import Recipe
-from .run_folder import (
-    BEST,
-    CONFIG,
-    LAST,
-    Skipped,
-    announcement,
-    config_of,
-    refuse_existing_run,
-    run_lock,
-    write_metrics,
-)
+from .run_folder import LAST, Skipped, announcement, refuse_existing_run, run_lock, write_config
 from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism
 
 
@@ -64,6 +48,7 @@ class Run:
     world: World
     device: torch.device
     bf16: bool
+    image_size: int  # of the two loaders
     training: DataLoader
     evaluation: DataLoader
     network: nn.Module
@@ -72,6 +57,7 @@ class Run:
     ddp_criterion: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler
+    average: AveragedModel | None  # with --ema, the moving average of the network
     epoch: int = 0  # finished epochs
     saved: int = 0  # epochs that are on disk
     rows: list[dict[str, float]] = field(default_factory=list)  # of metrics.csv
@@ -82,9 +68,16 @@ class Run:
         """The training data set."""
         return self.training.dataset.dataset
 
+    @property
+    def result(self) -> nn.Module:
+        """The network to evaluate and to use: the average if there is one."""
+        return self.network if self.average is None else self.average.module
+
     def best_row(self) -> dict[str, float]:
-        """The epoch with the best accuracy on the evaluated split, the first of equals."""
-        return max(self.rows, key=lambda row: row["accuracy"])
+        """The epoch with the best accuracy of those at the last image size, the first of equals."""
+        size_at = self.recipe.image_size_at
+        rows = [row for row in self.rows if size_at(row["epoch"]) == size_at(len(self.rows))]
+        return max(rows, key=lambda row: row["accuracy"])
 
     def list_if_skipping(self, found: list[str]) -> list[str] | None:
         """`found` with --on-bad-image skip, else None: an unreadable image is then an error."""
@@ -115,11 +108,11 @@ def train(recipe: Recipe) -> None:
         if checkpoint is not None and checkpoint["iter"] >= recipe.epochs:
             print(f"{folder} is finished: {recipe.epochs} epochs; nothing to resume")
             return
-        run = build(recipe, world)
+        run = build(recipe, world, epoch=checkpoint["iter"] + 1 if checkpoint else 1)
         if checkpoint is not None:
             restore(run, checkpoint)
         elif world.first:
-            write_json(folder / CONFIG, config_of(run))
+            write_config(run)
         print(announcement(run), flush=True)
         try:
             while run.epoch < recipe.epochs:
@@ -135,13 +128,14 @@ def train(recipe: Recipe) -> None:
         )
 
 
-def build(recipe: Recipe, world: World | None = None) -> Run:
-    """Seed, then make data, network, loss, optimiser and scheduler of a recipe."""
+def build(recipe: Recipe, world: World | None = None, *, epoch: int = 1) -> Run:
+    """Seed, then make data, network, loss, optimiser and scheduler; `epoch` is the first to run."""
     world = world or World()
     device = find_device(world.device_name(recipe.device))
     set_determinism(deterministic=recipe.deterministic)
     use_threads(recipe.threads, device)
-    training, evaluation = make_loaders(recipe, device, world)
+    image_size = recipe.image_size_at(epoch)
+    training, evaluation = make_loaders(recipe, device, world, image_size)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
     network = recipe.method.network(num_classes).to(device, memory_format=MEMORY_FORMAT)
@@ -153,6 +147,7 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
     optimizer = make_optimizer(recipe.optimizer, parameters, lr=recipe.lr)
     for line in recipe.method.advice(optimizer):
         warnings.warn(line, stacklevel=2)
+    average = moving_average(network, recipe.ema)
     if recipe.compile:
         network.compile()
     ddp_network, ddp_criterion = wrap_ddp(network, criterion, world)
@@ -162,6 +157,7 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
         world=world,
         device=device,
         bf16=wants_bf16(recipe.amp, device),
+        image_size=image_size,
         training=training,
         evaluation=evaluation,
         network=network,
@@ -170,13 +166,17 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
         ddp_criterion=ddp_criterion,
         optimizer=optimizer,
         scheduler=recipe.make_scheduler(optimizer),
+        average=average,
     )
 
 
 def run_epoch(run: Run) -> None:
     """Train for one epoch, evaluate, and write metrics and checkpoints."""
     started = time.perf_counter()
-    epoch, epochs = run.epoch + 1, run.recipe.epochs
+    recipe, epoch, epochs = run.recipe, run.epoch + 1, run.recipe.epochs
+    if run.image_size != (size := recipe.image_size_at(epoch)):
+        run.image_size = size
+        run.training, run.evaluation = make_loaders(recipe, run.device, run.world, size)
     lr = run.optimizer.param_groups[0]["lr"]
     run.skipped = Skipped()
     means = train_one_epoch(run, epoch)
@@ -186,7 +186,7 @@ def run_epoch(run: Run) -> None:
     run.epoch = epoch
     run.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
     if run.world.first:
-        save(run)
+        save_run(run)
     run.saved = epoch
     seconds = time.perf_counter() - started
     terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
@@ -208,13 +208,16 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     log = LossLog(run.device, run.dataset.describe)
     skipped = run.list_if_skipping(run.skipped.training)
     with tqdm(**run.bar(len(run.training.dataset), f"epoch {epoch}/{run.recipe.epochs}")) as bar:
-        for batch in batches_on(run.training, run.device, skipped=skipped, min_size=2):
+        for loaded in batches_on(run.training, run.device, skipped=skipped, min_size=2):
+            batch = run.recipe.method.training_batch(loaded, run.network.num_classes)
             with autocast(run.device, run.bf16):
                 output = network(batch.images)
             loss = criterion(output, batch)
             run.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
             run.optimizer.step()
+            if run.average is not None:
+                run.average.update_parameters(run.network)
             log.add(loss, batch)
             bar.set_postfix(log.shown(), refresh=False)
             bar.update(len(batch) * run.world.size)
@@ -224,25 +227,15 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
 @reporting_compiler_errors()
 def evaluate(run: Run, epoch: int) -> Metrics:
     """The metrics of the evaluated split, after an epoch."""
-    run.world.broadcast_buffers(run.network)
+    run.world.broadcast_buffers(run.result)
     logits, labels, _ = predict(
-        run.recipe.method.fast(run.network, run.device) if run.recipe.fast else run.network,
+        run.recipe.method.fast(run.result, run.device) if run.recipe.fast else run.result,
         run.evaluation,
         run.device,
         progress=run.bar(len(run.evaluation.dataset), f"evaluation {epoch}/{run.recipe.epochs}"),
         skipped=run.list_if_skipping(run.skipped.evaluation),
     )
     return Metrics.of(run.world.gather(logits), run.world.gather(labels))
-
-
-def save(run: Run) -> None:
-    """Write metrics.csv, last.pth, and best.pth if this epoch is the best so far."""
-    write_metrics(run.folder, run.rows)
-    content = content_of(run)
-    if run.best_row() is run.rows[-1]:
-        save_checkpoint(run.folder / BEST, content)
-    # Written last, since --resume reads it: a run killed before this repeats the epoch.
-    save_checkpoint(run.folder / LAST, content)
 
 
 def _scores(row: dict[str, float]) -> str:

@@ -102,23 +102,42 @@ def _init_head(module: nn.Module) -> None:
         init.zeros_(module.bias)
 
 
+#: What the heads become before AFN adds them up, the paper's (Eq. 5) first.
+FUSIONS = ("log-softmax", "sum", "softmax")
+
+
+def weigh_heads(heads: Tensor, fusion: str) -> Tensor:
+    """Attention vectors (B, k, 512) as the fusion adds them up; same shape.
+
+    With p = softmax(a) over the k heads of each channel: "log-softmax" gives log p, Eq. 5; "sum"
+    gives a; "softmax" gives p a, whose sum is a soft maximum. A single head stays as it is, since
+    its softmax is constant.
+    """
+    if fusion == "sum" or heads.shape[1] == 1:
+        return heads
+    return heads.log_softmax(dim=1) if fusion == "log-softmax" else heads.softmax(dim=1) * heads
+
+
 class DAN(nn.Module):
     """Distract your Attention Network: FCN backbone, `num_heads` cross attention heads, AFN.
 
-    `num_classes` >= 2 expressions, `num_heads` >= 1. The backbone starts from random weights;
-    `networks.load_backbone(model.features, ...)` fills it.
+    `num_classes` >= 2 expressions, `num_heads` >= 1, `fusion` one of `FUSIONS`. The backbone starts
+    from random weights; `networks.load_backbone(model.features, ...)` fills it.
 
-    Raises ValueError for other numbers.
+    Raises ValueError for other values.
     """
 
-    def __init__(self, num_classes: int = 7, num_heads: int = 4):
+    def __init__(self, num_classes: int = 7, num_heads: int = 4, *, fusion: str = FUSIONS[0]):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; DAN needs at least 2")
         if num_heads < 1:
             raise ValueError(f"num_heads is {num_heads}; DAN needs at least 1")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")
         self.num_classes = num_classes
         self.num_heads = num_heads
+        self.fusion = fusion
         self.features = resnet18_backbone()
         for i in range(num_heads):
             # Released checkpoints name the heads cat_head0 ... cat_head{k-1}.
@@ -133,16 +152,13 @@ class DAN(nn.Module):
     def forward(self, images: Tensor) -> DANOutput:
         """Classify normalised RGB images (B, 3, H, W) with H, W >= 32.
 
-        Returns logits (B, C), features (B, 512, h, w) and heads (B, k, 512). With more than
-        one head the heads are log-softmaxed over each other (Eq. 5); a single head stays as it
-        is, since its softmax would be constant.
+        Returns logits (B, C), features (B, 512, h, w) and heads (B, k, 512), these as `weigh_heads`
+        leaves them.
         """
         features = self.features(images)
         heads = torch.stack([head(features) for head in self.attention_heads()], dim=1)
         with no_autocast(images):
-            heads = full_precision(heads)
-            if self.num_heads > 1:
-                heads = heads.log_softmax(dim=1)
+            heads = weigh_heads(full_precision(heads), self.fusion)
             logits = self.bn(self.fc(heads.sum(dim=1)))
         return DANOutput(logits, features, heads)
 

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torchvision.models.resnet import BasicBlock
 
 from .backbone import FEATURE_DIM
-from .dan import DAN, CrossAttentionHead, DANOutput, ResNet18
+from .dan import DAN, CrossAttentionHead, DANOutput, ResNet18, weigh_heads
 from .precision import full_precision, no_autocast
 
 
@@ -44,6 +44,7 @@ class FusedDAN(nn.Module):
         heads = model.attention_heads()
         self.num_classes = model.num_classes
         self.num_heads = len(heads)
+        self.fusion = model.fusion
         self.features = model.features
         self.reduce = _side_by_side([fuse_conv_bn_eval(*head.sa.conv1x1) for head in heads])
         self.attend = _side_by_side([_one_kernel(head) for head in heads], groups=len(heads))
@@ -57,9 +58,7 @@ class FusedDAN(nn.Module):
         pooled = self._pooled(features)
         gate = self.excite(torch.relu(self.squeeze(pooled))).sigmoid()
         with no_autocast(images):
-            heads = full_precision(pooled * gate)
-            if self.num_heads > 1:
-                heads = heads.log_softmax(dim=1)
+            heads = weigh_heads(full_precision(pooled * gate), self.fusion)
             logits = self.fc(heads.sum(dim=1))
         return DANOutput(logits, features, heads)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
+from common.batch import Batch
 from common.errors import InputError
 from common.flags import flag, not_negative, positive
 
 from .backbone import MSCELEB, load_backbone
-from .dan import DAN, ResNet18
+from .dan import DAN, FUSIONS, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
 from .small_maps import products_on_small_maps
+from .soft_labels import with_soft_labels
 
 MAX_HEADS = 100  # of a network in a file; more would take minutes to build
 
@@ -36,6 +39,12 @@ class Method:
         help="dan, or the paper's baseline resnet18: backbone, pooling, linear layer",
     )
     heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
+    fusion: str = flag(
+        FUSIONS[0],
+        choices=FUSIONS,
+        help="what is summed over the heads: the log-softmax, Eq. 5, the heads themselves, or the "
+        "heads weighed by their softmax",
+    )
     pretrained: str = flag(
         MSCELEB,
         help="weights the backbone starts from: PATH (MS-Celeb-1M file, or a checkpoint of ours), "
@@ -63,11 +72,25 @@ class Method:
         expected="at least 0",
         help="weight of the center loss, instead of --lambda1",
     )
+    label_smoothing: float = flag(
+        0.0,
+        check=lambda share: 0 <= share < 1,
+        expected="0 up to, not including, 1",
+        help="share of each label that is spread over all classes",
+    )
+    mixup: float = flag(
+        0.0,
+        check=not_negative,
+        expected="at least 0",
+        help="mix each training image with another; alpha of the Beta distribution (0: off)",
+    )
 
     def network(self, num_classes: int) -> nn.Module:
         """The network with its backbone loaded; raises InputError where weights are missing."""
         baseline = self.arch == "resnet18"
-        network = ResNet18(num_classes) if baseline else DAN(num_classes, self.heads)
+        network = (
+            ResNet18(num_classes) if baseline else DAN(num_classes, self.heads, fusion=self.fusion)
+        )
         load_backbone(network.features, self.pretrained)
         return products_on_small_maps(network)
 
@@ -81,6 +104,12 @@ class Method:
             lambda1=self.lambda1,
             lambda2=self.lambda2,
             center_weight=self.center_weight,
+        )
+
+    def training_batch(self, batch: Batch, num_classes: int) -> Batch:
+        """The batch to train on, made from the one that was loaded; see `with_soft_labels`."""
+        return with_soft_labels(
+            batch, num_classes, label_smoothing=self.label_smoothing, mixup=self.mixup
         )
 
     def fast(self, network: nn.Module, device: torch.device) -> nn.Module:
@@ -98,10 +127,15 @@ class Method:
         return []
 
 
-def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
+def network_for(
+    state_dict: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Build the network that a state dict (ours or released) belongs to, and load it.
 
     The architecture, the number of heads and of classes are read from names and shapes.
+
+    settings: the flags it was trained with, as a checkpoint has them. They give what weights do
+        not show: the fusion of the heads.
 
     Raises InputError where they do not fit any network of this project.
     """
@@ -116,10 +150,14 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
         raise InputError(f"the weights have {len(numbers)} heads; expected {MAX_HEADS} at most")
     if numbers != set(range(len(numbers))):
         raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
-    num_classes = fc.shape[0]
+    num_classes, fusion = fc.shape[0], (settings or {}).get("fusion", FUSIONS[0])
+    if fusion not in FUSIONS:
+        raise InputError(f"the weights are of --fusion {fusion}; known are {', '.join(FUSIONS)}")
 
     def build() -> nn.Module:
-        return DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)
+        if not numbers:
+            return ResNet18(num_classes)
+        return DAN(num_classes, len(numbers), fusion=fusion)
 
     # First without data: a small file must not make us allocate gigabytes.
     with torch.device("meta"):

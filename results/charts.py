@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from xml.etree import ElementTree
 
 from matplotlib import cycler, rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .text import printable, without_math
@@ -52,13 +53,38 @@ def line_chart(epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, 
 
     label: the chart's text for screen readers. Equal arguments give equal text.
     """
-    label = printable(label)
-    with rc_context({**STYLE, "svg.hashsalt": label}):
-        figure = Figure(layout="constrained")
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         for name, values in series.items():
             axes.plot(epochs, values, label=without_math(name))
         axes.xaxis.get_major_locator().set_params(integer=True)
+
+    return _chart(draw, label)
+
+
+def reliability_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, label: str
+) -> str:
+    """Accuracy over confidence, (x, y) in percent for each series, as an SVG element.
+
+    Perfect calibration is the diagonal. Values that are not finite are left out; label as in
+    `line_chart`.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axline((0, 0), (100, 100), color=RULE)
+        for name, (confidences, accuracies) in series.items():
+            axes.plot(confidences, accuracies, label=without_math(name))
+        axes.set(xlim=(0, 100), ylim=(0, 100))
+
+    return _chart(draw, label)
+
+
+def _chart(draw: Callable[[Axes], None], label: str) -> str:
+    label = printable(label)
+    with rc_context({**STYLE, "svg.hashsalt": label}):
+        figure = Figure(layout="constrained")
+        draw(figure.add_subplot())
         figure.legend(loc="outside lower left", ncols=2)
         buffer = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

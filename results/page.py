@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.files import write_json, write_text
 
-from .charts import line_chart
+from .charts import line_chart, reliability_chart
 from .evidence import Attention, Look
 from .metrics import confusion_figure
 from .pictures import enlarged, overlay, save_figure
@@ -57,6 +57,7 @@ def page(report: Report) -> str:
         right=sum(row[i] for i, row in enumerate(numbers["confusion_counts"])),
         metrics=METRICS,
         curves=Curves.of(report.history) if report.history else None,
+        reliability=_reliability(numbers["calibration"]),
         **(_attention(attention, numbers["classes"]) if attention else {}),
     )
 
@@ -154,6 +155,20 @@ class Curves(NamedTuple):
             best=max(history, key=lambda row: row["accuracy"]),
             last=history[-1],
         )
+
+
+def _reliability(calibration: Mapping[str, Any]) -> str:
+    """The reliability diagram before and, where there is a temperature, after calibration."""
+    series = {
+        f"{name} calibration" if len(calibration) > 1 else "accuracy": tuple(
+            [float("nan") if share is None else 100 * share for share in made[axis]]
+            for axis in ("confidences", "accuracies")
+        )
+        for name, made in calibration.items()
+    }
+    errors = (f"{name} {100 * made['ece']:.2f} %" for name, made in calibration.items())
+    label = f"Accuracy by top probability; expected calibration error: {', '.join(errors)}"
+    return reliability_chart(series, label=label)
 
 
 def _chart(epochs: Sequence[int], caption: str, series: Mapping[str, Sequence[float]]) -> str:

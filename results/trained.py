@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from engine.checkpoint import load_checkpoint
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
 from networks import fast_network, network_for
+
+from .views import MeanOverViews
 
 # How the released files are named, "affecnet" spelled so.
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
@@ -37,6 +40,13 @@ class Trained:
     image_size: int
     settings: dict[str, Any]  # the flags it was trained with; none in released files
     epoch: int
+    temperature: float = 1.0  # divides the logits where probabilities are wanted
+
+    @property
+    def averaged(self) -> str:
+        """Which weights these are, where they are a moving average; else empty."""
+        decay = self.settings.get("ema", 0.0)
+        return f", moving average of the weights (--ema {decay:g})" if decay else ""
 
     def class_names(self, dataset: str | None = None) -> list[str]:
         """Names in the order of the logits: the file's, a data set's, or numbers.
@@ -52,20 +62,23 @@ class Trained:
 def read_trained(path: Path) -> Trained:
     """Read a checkpoint; raises InputError where it is not one, or is another project's."""
     content = load_checkpoint(path)
-    try:
-        network = network_for(content["model_state_dict"])
-    except InputError as error:
-        raise InputError(f"checkpoint {path}: {error}") from error
     for key, kind in KINDS.items():
         if not isinstance(content.get(key, kind()), kind):
             raise InputError(f"checkpoint {path}: its {key} is not a {kind.__name__}, so not ours")
     settings = content.get("settings", {})
+    try:
+        network = network_for(content["model_state_dict"], settings)
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
     classes = content.get("class_names")
     if not all(isinstance(text, str) for text in [*(classes or []), settings.get("data", "")]):
         raise InputError(f"checkpoint {path}: its class_names or data are not text, so not ours")
     size = settings.get("image_size", RELEASED_IMAGE_SIZE)
     if not isinstance(size, int) or not 32 <= size <= 4096:
         raise InputError(f"checkpoint {path}: its image_size is {size!r}; expected 32 to 4096")
+    temperature = content.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise InputError(f"checkpoint {path}: its temperature is {temperature!r}; expected above 0")
     by_name = next(
         (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
     )
@@ -77,6 +90,7 @@ def read_trained(path: Path) -> Trained:
         image_size=size,
         settings=settings,
         epoch=content.get("iter", 0),
+        temperature=float(temperature),
     )
 
 
@@ -153,14 +167,18 @@ def predictions_of(
     workers: int = -1,
     amp: str = "off",
     fast: bool = False,
+    tta: bool = False,
+    indices: Sequence[int] | None = None,
     skipped: list[str] | None = None,
 ) -> Predictions:
     """The network's output on a whole split: as trained, in float32, unless flags say otherwise.
 
-    amp, fast: as the flags of eval.py. skipped: as in `engine.evaluate.predict`.
+    amp, fast, tta: as the flags of eval.py. indices: of the images, instead of the whole split.
+    skipped: as in `engine.evaluate.predict`.
     """
-    images, bf16 = SeededImages(dataset), wants_bf16(amp, device)
+    images, bf16 = SeededImages(dataset, indices), wants_bf16(amp, device)
     network = fast_network(trained.network, device, bf16=bf16) if fast else trained.network
+    network = MeanOverViews(network) if tta else network
     return predict(
         network.to(device),
         evaluation_loader(images, batch_size, workers=workers, device=device),

@@ -13,6 +13,8 @@ from datasets import transforms
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
 TRAINING = (
+    transforms.fer2013_affine,
+    transforms.fer2013_strong,
     transforms.rafdb_train,
     transforms.affectnet_train,
     transforms.sfew_train,

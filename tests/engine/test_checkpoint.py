@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import random
 import resource
 import shutil
@@ -169,6 +170,39 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data, tmp_path, done, optimi
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
+TRICKS = {
+    "--mixup": 0.2,
+    "--label-smoothing": 0.1,
+    "--ema": 0.9,
+    "--warmup": 1,
+    "--grow": "32x2",
+    "--image-size": 40,
+}
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_run_with_every_trick_resumes_to_the_bit(data, tmp_path, done):
+    """Before, at and after the change of the image size."""
+    flags = ["--epochs", 4, "--scheduler", "cosine", *itertools.chain(*TRICKS.items())]
+    train_tiny(data, tmp_path / "whole", *flags)
+    train_until(small_recipe(data, tmp_path / "cut", *flags), done)
+    scramble_random_generators()
+    train_tiny(data, tmp_path / "cut", *flags, "--resume")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_the_raw_weights_are_stored_beside_their_average(data, tmp_path):
+    average = train_tiny(data, tmp_path / "ema", "--epochs", 2, "--ema", 0.9)
+    without = train_tiny(data, tmp_path / "raw", "--epochs", 2)
+    assert differences(average["raw_state_dict"], without["model_state_dict"]) == []
+    assert differences(average["model_state_dict"], average["raw_state_dict"]) != []
+    assert "raw_state_dict" not in without
+    del average["raw_state_dict"]
+    torch.save(average, tmp_path / "ema/last.pth")
+    with pytest.raises(InputError, match="raw_state_dict is not what this version writes"):
+        train_tiny(data, tmp_path / "ema", "--epochs", 3, "--ema", 0.9, "--resume")
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 1)])
 def test_the_number_of_workers_may_change(data, whole, tmp_path, before, after):
     """Nor do random states depend on whether and how often workers are started."""
@@ -210,7 +244,7 @@ def test_a_cut_between_the_files_of_an_epoch_leaves_nothing_out(
 
     with monkeypatch.context() as patch:
         for function in ("save_checkpoint", "write_metrics"):
-            patch.setattr(engine_train, function, until(getattr(engine_train, function)))
+            patch.setattr(checkpoints, function, until(getattr(checkpoints, function)))
         # Every epoch is the best so far, so that best.pth is written.
         patch.setattr(engine_train.Run, "best_row", lambda run: run.rows[-1])
         with pytest.raises(PowerCut):

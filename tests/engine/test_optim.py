@@ -11,7 +11,15 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 from torch.utils.data import WeightedRandomSampler
 
 from common.flags import parse_flags
-from engine.optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, balanced, make_optimizer, shuffle
+from engine.optim import (
+    OPTIMIZERS,
+    SAMPLINGS,
+    SCHEDULES,
+    balanced,
+    make_optimizer,
+    moving_average,
+    shuffle,
+)
 from tests.support.scripts import TINY, differences
 
 # --------------------------------------------------------------------------------------------
@@ -94,9 +102,9 @@ def test_a_recipes_own_choice_of_kernel_is_kept(make):
 # Learning rates
 
 
-def rates(scheduler: str, epochs: int) -> list[float]:
+def rates(scheduler: str, epochs: int, *more: str) -> list[float]:
     """The learning rate of every epoch, from 1."""
-    flags = ["--scheduler", scheduler, "--epochs", str(epochs)]
+    flags = ["--scheduler", scheduler, "--epochs", str(epochs), *more]
     recipe = parse_flags(TINY, "", flags)
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
     schedule = recipe.make_scheduler(optimizer)
@@ -125,6 +133,39 @@ def half_cosine(epochs: int) -> list[float]:
 )
 def test_schedules_follow_their_formulas(name, expected):
     assert rates(name, len(expected)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("cosine", half_cosine(5)),
+        ("constant", [1.0] * 5),
+        ("exponential", [0.6**i for i in range(5)]),
+    ],
+)
+def test_a_warm_up_rises_to_the_rate_at_which_the_schedule_begins(name, after):
+    assert rates(name, 8, "--warmup", "3") == pytest.approx([0.25, 0.5, 0.75, *after])
+
+
+def test_a_warm_up_gives_no_warning(recwarn):
+    rates("step", 5, "--warmup", "2")
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_the_moving_average_is_that_of_all_steps():
+    """Of weights and of BatchNorm's statistics, from the first weights on."""
+    network = torch.nn.BatchNorm1d(2)
+    average = moving_average(network, 0.9)
+    expected = {name: value.double() for name, value in network.state_dict().items()}
+    for step in range(4):
+        network(torch.randn(8, 2) * (step + 1))
+        network.weight.data += 1
+        average.update_parameters(network)
+        for name, value in network.state_dict().items():
+            expected[name] = 0.9 * expected[name] + 0.1 * value
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        torch.testing.assert_close(average.module.state_dict()[name].double(), expected[name])
+    assert moving_average(network, 0.0) is None
 
 
 def test_every_schedule_is_tested():

@@ -40,11 +40,17 @@ OTHER_VALUES = {
     "arch": "resnet18",
     "heads": 2,
     "pretrained": "imagenet",
+    "fusion": "sum",
     "fcn_loss": "none",
     "partition": "released",
     "lambda1": 0.5,
     "lambda2": 0.75,
     "center_weight": 0.5,
+    "label_smoothing": 0.1,
+    "mixup": 0.2,
+    "warmup": 2,
+    "ema": 0.99,
+    "grow": "64x10,96x5",
 }
 SWITCHES = ("fast", "compile", "deterministic", "resume")
 CHOICES = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULES, "sampling": SAMPLINGS}
@@ -148,12 +154,26 @@ BAD_FLAGS = [
     "--arch vit",
     "--partition eq7",
     "--fcn-loss unknown",
+    "--fusion mean",
     "--optimizer lion",
     "--scheduler linear",
     "--sampling sorted",
     "--cache on",
     "--on-bad-image ignore",
     "--resume yes",
+    "--label-smoothing 1",
+    "--mixup -0.1",
+    "--warmup -1",
+    "--warmup 40",  # all the epochs
+    "--ema 1",
+    "--ema -0.5",
+    "--grow 64",
+    "--grow 64x",
+    "--grow 64-10",
+    "--grow 31x5",
+    "--grow 225x5",  # beyond --image-size
+    "--grow 96x5,64x5",
+    "--grow 64x30,96x10",  # all the epochs
     "--epoch 3",  # no abbreviations: a new flag would change their meaning
     "--frobnicate 1",
 ]
@@ -242,3 +262,11 @@ def test_a_scheduler_with_a_parameter_epochs_is_given_them():
         recipe = dataclasses.replace(RECIPE, epochs=7, scheduler=partial(make, power=2))
         recipe.make_scheduler(None)
     assert asked == [(7, 2), 2]
+
+
+def test_images_grow_as_the_schedule_says():
+    recipe = parse_flags(
+        RECIPE, "", ["--grow", "64x2,96x1", "--image-size", "112", "--epochs", "5"]
+    )
+    assert [recipe.image_size_at(epoch) for epoch in range(1, 6)] == [64, 64, 96, 112, 112]
+    assert {RECIPE.image_size_at(epoch) for epoch in range(1, 41)} == {224}

@@ -319,6 +319,31 @@ def test_the_methods_fast_network_is_asked_for_by_the_flag(data, tmp_path, flags
     assert asked == [CPU, CPU] * len(flags)
 
 
+def test_the_moving_average_is_evaluated(data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(engine_train, "predict", lambda network, *a, **o: seen.append(network))
+    run = build(small_recipe(data, tmp_path, "--ema", 0.9))
+    train_one_epoch(run, 1)
+    with pytest.raises(TypeError):
+        evaluate(run, 1)
+    assert seen == [run.average.module]
+
+
+def test_images_grow_and_best_is_chosen_at_the_last_size(data, tmp_path, capsys):
+    flags = ("--epochs", 4, "--grow", "32x1,40x2", "--image-size", 48)
+    run, sizes = build(small_recipe(data, tmp_path, *flags)), []
+    for epoch in range(1, 5):
+        run.epoch = epoch - 1
+        run_epoch(run)
+        run.rows[-1]["accuracy"] = (0.9, 0.5, 0.6, 0.4)[epoch - 1]
+        sizes += [
+            next(iter(batches_on(loader, CPU))).images.shape[-1]
+            for loader in (run.training, run.evaluation)
+        ]
+        assert run.best_row()["epoch"] == (1, 2, 3, 4)[epoch - 1]
+    assert sizes == [32, 32, 40, 40, 40, 40, 48, 48]
+
+
 # --------------------------------------------------------------------------------------------
 # A method with another output, other terms and other targets
 

@@ -13,7 +13,13 @@ from torchvision.models import resnet18
 
 from common.errors import InputError
 from networks import DAN, ResNet18, network_for
-from networks.dan import ChannelAttention, CrossAttentionHead, SpatialAttention
+from networks.dan import (
+    FUSIONS,
+    ChannelAttention,
+    CrossAttentionHead,
+    SpatialAttention,
+    weigh_heads,
+)
 
 FEATURES = 512
 
@@ -129,6 +135,90 @@ def test_a_single_head_is_used_as_it_is():
     assert torch.equal(output.heads, vector.unsqueeze(1))
     torch.testing.assert_close(output.logits, logits)
     assert output.heads.abs().sum() > 0
+
+
+# ---- fusion
+
+
+def weights_by_hand(vectors: list[float], fusion: str) -> list[float]:
+    """What one channel's values of the heads become before they are summed."""
+    shares = [math.exp(a) / sum(math.exp(b) for b in vectors) for a in vectors]
+    if fusion == "log-softmax":
+        return [math.log(share) for share in shares]
+    return vectors if fusion == "sum" else [s * a for s, a in zip(shares, vectors, strict=True)]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_fusion_is_its_formula_channel_by_channel(fusion):
+    heads = normal(2, 3, 5, dtype=torch.float64)
+    weighed = weigh_heads(heads, fusion)
+    for image in range(2):
+        for channel in range(5):
+            expected = weights_by_hand(heads[image, :, channel].tolist(), fusion)
+            assert weighed[image, :, channel].tolist() == pytest.approx(expected)
+    single = normal(2, 1, 5)
+    assert weigh_heads(single, fusion) is single
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_network_fuses_as_it_says(fusion):
+    network = seeded(lambda: DAN(7, 3, fusion=fusion))
+    with torch.no_grad():
+        output = network(normal(2, 3, 64, 64))
+        heads = torch.stack([head(output.features) for head in network.attention_heads()], dim=1)
+        expected = network.bn(network.fc(weigh_heads(heads, fusion).sum(dim=1)))
+    torch.testing.assert_close(output.heads, weigh_heads(heads, fusion))
+    torch.testing.assert_close(output.logits, expected)
+    assert list(network.state_dict()) == list(DAN(7, 3).state_dict())
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_gradients_of_a_fusion(fusion, k):
+    """Of the sum over the heads: with the log-softmax 1 - k p, which adds up to 0 over them."""
+    heads = normal(2, k, 3, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: weigh_heads(a, fusion).sum(dim=1), heads)
+    weigh_heads(heads, fusion).sum().backward()
+    p = heads.detach().softmax(dim=1)
+    mean = (p * heads.detach()).sum(dim=1, keepdim=True)
+    expected = {
+        "log-softmax": 1 - k * p if k > 1 else torch.ones_like(p),
+        "sum": torch.ones_like(p),
+        "softmax": p * (1 + heads.detach() - mean),
+    }[fusion]
+    torch.testing.assert_close(heads.grad, expected)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_the_log_softmax_loses_what_the_heads_have_in_common(k):
+    heads = normal(2, k, 3, dtype=torch.float64)
+    common = normal(2, 1, 3, dtype=torch.float64)
+    change = {
+        f: (weigh_heads(heads + common, f) - weigh_heads(heads, f)).sum(dim=1) for f in FUSIONS
+    }
+    torch.testing.assert_close(change["log-softmax"], torch.zeros(2, 3, dtype=torch.float64))
+    torch.testing.assert_close(change["sum"], k * common[:, 0])
+    torch.testing.assert_close(change["softmax"], common[:, 0])
+
+
+def test_two_heads_leave_the_log_softmax_the_size_of_their_difference_alone():
+    """log p + log(1 - p) = -d - 2 log(1 + exp(-d)) with d = |a - b|: the same for p and 1 - p."""
+    heads = normal(20, 2, 3, dtype=torch.float64)
+    fused = weigh_heads(heads, "log-softmax").sum(dim=1)
+    difference = (heads[:, 0] - heads[:, 1]).abs()
+    torch.testing.assert_close(fused, -difference - 2 * torch.log1p((-difference).exp()))
+    mirrored = weigh_heads(-heads, "log-softmax").sum(dim=1)
+    torch.testing.assert_close(mirrored, fused)
+    three = normal(20, 3, 3, dtype=torch.float64)
+    gap = weigh_heads(three, "log-softmax") - weigh_heads(-three, "log-softmax")
+    assert gap.sum(dim=1).abs().min() > 1e-4
+
+
+def test_an_unknown_fusion_is_refused():
+    with pytest.raises(
+        ValueError, match="fusion is 'mean'; expected one of log-softmax, sum, soft"
+    ):
+        DAN(fusion="mean")
 
 
 def test_logits_are_the_normalized_linear_map_of_the_sum_of_heads(dan):
@@ -332,6 +422,16 @@ def test_a_network_is_rebuilt_from_its_weights(build):
     with torch.no_grad():
         for ours, theirs in zip(rebuilt(images), original(images), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_network_is_rebuilt_with_the_fusion_of_its_settings(fusion):
+    original, images = seeded(lambda: DAN(7, 2, fusion=fusion)), normal(2, 3, 48, 48)
+    rebuilt = network_for(original.state_dict(), {"fusion": fusion, "heads": 2}).eval()
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images).logits, original(images).logits)
+    with pytest.raises(InputError, match="of --fusion mean; known are log-softmax"):
+        network_for(original.state_dict(), {"fusion": "mean"})
 
 
 def without(network: nn.Module, start: str) -> dict[str, Tensor]:

@@ -39,10 +39,22 @@ def _worst(ours: torch.Tensor, expected: torch.Tensor) -> float:
     ("make", "size"),
     [
         *[(lambda k=k: DAN(7, k), (64, 64)) for k in (1, 2, 3, 4, 5)],
+        (lambda: DAN(7, 3, fusion="sum"), (64, 64)),
+        (lambda: DAN(7, 3, fusion="softmax"), (64, 64)),
         (lambda: DAN(8, 4), (97, 65)),
         (lambda: ResNet18(7), (64, 64)),
     ],
-    ids=["1 head", "2 heads", "3 heads", "4 heads", "5 heads", "8 classes, odd size", "ResNet-18"],
+    ids=[
+        "1 head",
+        "2 heads",
+        "3 heads",
+        "4 heads",
+        "5 heads",
+        "sum",
+        "softmax",
+        "8 classes, odd size",
+        "ResNet-18",
+    ],
 )
 @pytest.mark.slow
 def test_fused_network_agrees(make, size, dtype, tolerance):

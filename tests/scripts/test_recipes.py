@@ -89,18 +89,25 @@ PINNED = {
         "amp": "auto",
         "labels": "fer2013",
         "votes": "majority",
+        "augmentation": "basic",
     },
 }
 #: What all recipes share: the paper's method, and no ablation.
 SHARED = {
     "arch": "dan",
     "heads": 4,
+    "fusion": "log-softmax",
     "pretrained": MSCELEB,
     "fcn_loss": "affinity",
     "partition": "eq6",
     "lambda1": 1.0,
     "lambda2": 1.0,
     "center_weight": 0.002,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "warmup": 0,
+    "ema": 0.0,
+    "grow": "",
     "holdout": 0.0,
     "limit": 0,
     "seed": 0,
@@ -123,7 +130,8 @@ def test_recipes_name_their_data_and_their_transforms():
     for recipe, kind in ((AFFECTNET, AffectNet8), (FER2013_RECIPE, FER2013)):
         assert recipe.dataset.dataset is kind
     assert AFFECTNET.train_transform is transforms.affectnet_train
-    assert FER2013_RECIPE.train_transform is transforms.fer2013_train
+    made, expected = FER2013_RECIPE.train_transform(64), transforms.fer2013_train(64)
+    assert repr(made) == repr(expected)
 
 
 def test_optimisers_and_schedules_are_torchs_with_the_releases_values():
