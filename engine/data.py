@@ -245,11 +245,7 @@ def evaluation_loader(
 
 
 def batches_on(
-    loader: DataLoader,
-    device: torch.device,
-    *,
-    skipped: list[str] | None = None,
-    min_size: int = 1,
+    loader: DataLoader, device: torch.device, *, skipped: list[str] | None = None, min_size: int = 1
 ) -> Iterator[Batch]:
     """The batches of a loader, on the device, channels last.
 

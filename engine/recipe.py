@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -29,7 +30,8 @@ class Recipe:
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is
-            differentiated, its `terms` are logged
+            differentiated, its `terms` are logged; its `epoch` is set, from 1. A network with a
+            parameter `image_size` is given the recipe's
         method.fast(network, device) -> a faster network with the same output, for --fast
         method.advice(optimizer) -> lines of warning to print before the first step
         sampling(labels, generator) -> positions of the images of an epoch, in order
@@ -144,9 +146,17 @@ class Recipe:
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
         """The recipe's scheduler for an optimiser; passes `epochs` if it has that parameter."""
-        asks = "epochs" in inspect.signature(self.scheduler).parameters
-        extra = {"epochs": self.epochs} if asks else {}
-        return self.scheduler(optimizer, **extra)
+        return _call(self.scheduler, optimizer, epochs=self.epochs)
+
+    def make_network(self, num_classes: int) -> nn.Module:
+        """The method's network; passes `image_size` if it has that parameter."""
+        return _call(self.method.network, num_classes, image_size=self.image_size)
+
+
+def _call(make: Callable[..., Any], argument: Any, **offered: Any) -> Any:
+    """Call with the argument and those of the offered ones that have a parameter."""
+    known = inspect.signature(make).parameters
+    return make(argument, **{name: value for name, value in offered.items() if name in known})
 
 
 def flags_that_may_change() -> set[str]:

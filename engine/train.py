@@ -27,13 +27,7 @@ from common.flags import parse_flags, settings
 from common.progress import duration, progress_bar
 from common.signals import Stopped
 
-from .checkpoint import (
-    checkpoint_to_resume,
-    content_of,
-    restore,
-    save_checkpoint,
-    seed_everything,
-)
+from .checkpoint import checkpoint_to_resume, content_of, restore, save_checkpoint, seed_everything
 from .data import batches_on, make_loaders, reporting_worker_crashes
 from .distributed import World, join_processes, wrap_ddp
 from .evaluate import Metrics, predict
@@ -142,7 +136,7 @@ def build(recipe: Recipe, world: World | None = None) -> Run:
     training, evaluation = make_loaders(recipe, device, world)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
-    network = recipe.method.network(num_classes).to(device, memory_format=MEMORY_FORMAT)
+    network = recipe.make_network(num_classes).to(device, memory_format=MEMORY_FORMAT)
     if world.size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     criterion = recipe.method.criterion(num_classes).to(device)
@@ -202,7 +196,7 @@ def run_epoch(run: Run) -> None:
 def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     """Take the steps of one epoch; returns the means of the loss and its terms."""
     network, criterion = run.ddp_network.train(), run.ddp_criterion.train()
-    run.training.batch_sampler.epoch = epoch
+    run.training.batch_sampler.epoch = run.criterion.epoch = epoch
     log = LossLog(run.device, run.dataset.describe)
     skipped = run.list_if_skipping(run.skipped.training)
     with tqdm(**run.bar(len(run.training.dataset), f"epoch {epoch}/{run.recipe.epochs}")) as bar:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
 from common.errors import InputError
-from common.flags import flag, not_negative, positive
+from common.flags import flag, flag_fields, flags_from, not_negative, positive
 
 from .backbone import MSCELEB, load_backbone
 from .dan import DAN, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
+from .rivals import RIVALS, Rival
+from .rivals.scn import SCNFlags
 
 MAX_HEADS = 100  # of a network in a file; more would take minutes to build
+
+
+ARCHS = ("dan", "resnet18", *RIVALS)
+SHARED = ("arch", "pretrained")  # flags of every method; the others are DAN's or a rival's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +38,9 @@ class Method:
 
     arch: str = flag(
         "dan",
-        choices=("dan", "resnet18"),
-        help="dan, or the paper's baseline resnet18: backbone, pooling, linear layer",
+        choices=ARCHS,
+        help="dan; the paper's baseline resnet18: backbone, pooling, linear layer; or a rival "
+        "(docs/rivals.md)",
     )
     heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
     pretrained: str = flag(
@@ -63,15 +71,45 @@ class Method:
         help="weight of the center loss, instead of --lambda1",
     )
 
-    def network(self, num_classes: int) -> nn.Module:
-        """The network with its backbone loaded; raises InputError where weights are missing."""
+    scn: SCNFlags = SCNFlags()
+
+    def __post_init__(self):
+        """Raises InputError for a flag of another arch that is not at its default.
+
+        The baseline resnet18 leaves DAN's flags unused.
+        """
+        owners = {kind: name for name, kind in RIVALS.items()}
+        for owner, field in flag_fields(self):
+            if field.name in SHARED or getattr(owner, field.name) == field.default:
+                continue
+            arch = owners.get(type(owner), "dan")
+            if arch != self.arch and (arch, self.arch) != ("dan", "resnet18"):
+                name = field.name.replace("_", "-")
+                raise InputError(f"--{name} is a flag of --arch {arch}; the arch is {self.arch}")
+
+    @property
+    def rival(self) -> Rival | None:
+        """The flags of the rival that `arch` names, which build its network and criterion."""
+        return getattr(self, self.arch) if self.arch in RIVALS else None
+
+    def network(self, num_classes: int, image_size: int = 224) -> nn.Module:
+        """The network with its backbone loaded; raises InputError where weights are missing.
+
+        image_size: pixels, for networks with layers of the feature map's size.
+        """
+        if self.rival:
+            network = self.rival.network(num_classes, image_size)
+            self.rival.load_pretrained(network, self.pretrained)
+            return network
         baseline = self.arch == "resnet18"
         network = ResNet18(num_classes) if baseline else DAN(num_classes, self.heads)
         load_backbone(network.features, self.pretrained)
         return network
 
-    def criterion(self, num_classes: int) -> DANLoss:
+    def criterion(self, num_classes: int) -> nn.Module:
         """The loss; the baseline is trained with cross-entropy alone."""
+        if self.rival:
+            return self.rival.criterion(num_classes)
         baseline = self.arch == "resnet18"
         return DANLoss(
             num_classes,
@@ -97,29 +135,24 @@ class Method:
         return []
 
 
-def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
+def network_for(
+    state_dict: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Build the network that a state dict (ours or released) belongs to, and load it.
 
     The architecture, the number of heads and of classes are read from names and shapes.
 
-    Raises InputError where they do not fit any network of this project.
+    settings: the flags it was trained with, as a checkpoint has them. They give what weights do
+        not show: a rival's forms, and which one it is where two have the same names.
+
+    Raises InputError where they do not fit any network of this project, or each other.
     """
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
     if len(fc) < 2:
         raise InputError(f"the weights have {len(fc)} classes; expected 2 or more")
-    found = [re.match(r"cat_head(\d{1,6})\.", str(name)) for name in state_dict]
-    numbers = {int(match[1]) for match in found if match}
-    if len(numbers) > MAX_HEADS:
-        raise InputError(f"the weights have {len(numbers)} heads; expected {MAX_HEADS} at most")
-    if numbers != set(range(len(numbers))):
-        raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
-    num_classes = fc.shape[0]
-
-    def build() -> nn.Module:
-        return DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)
-
+    build = _builder(state_dict, settings or {})
     # First without data: a small file must not make us allocate gigabytes.
     with torch.device("meta"):
         network = build()
@@ -143,3 +176,24 @@ def network_for(state_dict: Mapping[str, Tensor]) -> nn.Module:
     network = build()
     network.load_state_dict(dict(state_dict))
     return network
+
+
+def _builder(
+    state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> Callable[[], nn.Module]:
+    """What makes the network with random weights; see `network_for`."""
+    num_classes, arch = len(state_dict["fc.weight"]), settings.get("arch", "dan")
+    if arch not in ARCHS:
+        raise InputError(f"the weights are of --arch {arch}; known are {', '.join(ARCHS)}")
+    marked = (name for name, kind in RIVALS.items() if kind.mark and kind.mark in state_dict)
+    rival = arch if arch in RIVALS else next(marked, None)
+    if rival:
+        flags = flags_from(RIVALS[rival](), settings)
+        return lambda: flags.network_like(state_dict, num_classes)
+    found = [re.match(r"cat_head(\d{1,6})\.", str(name)) for name in state_dict]
+    numbers = {int(match[1]) for match in found if match}
+    if len(numbers) > MAX_HEADS:
+        raise InputError(f"the weights have {len(numbers)} heads; expected {MAX_HEADS} at most")
+    if numbers != set(range(len(numbers))):
+        raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
+    return lambda: DAN(num_classes, len(numbers)) if numbers else ResNet18(num_classes)

@@ -52,14 +52,14 @@ class Trained:
 def read_trained(path: Path) -> Trained:
     """Read a checkpoint; raises InputError where it is not one, or is another project's."""
     content = load_checkpoint(path)
-    try:
-        network = network_for(content["model_state_dict"])
-    except InputError as error:
-        raise InputError(f"checkpoint {path}: {error}") from error
     for key, kind in KINDS.items():
         if not isinstance(content.get(key, kind()), kind):
             raise InputError(f"checkpoint {path}: its {key} is not a {kind.__name__}, so not ours")
     settings = content.get("settings", {})
+    try:
+        network = network_for(content["model_state_dict"], settings)
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
     classes = content.get("class_names")
     if not all(isinstance(text, str) for text in [*(classes or []), settings.get("data", "")]):
         raise InputError(f"checkpoint {path}: its class_names or data are not text, so not ours")

@@ -26,6 +26,7 @@ from engine.recipe import Recipe, flags_that_may_change
 from engine.train import train
 from networks import Method
 from networks.backbone import MSCELEB
+from networks.rivals import RIVALS
 from results import published_for
 from results.trained import open_dataset, read_trained
 from tests.support.layouts import (
@@ -101,6 +102,7 @@ SHARED = {
     "lambda1": 1.0,
     "lambda2": 1.0,
     "center_weight": 0.002,
+    **{name: value for kind in RIVALS.values() for name, value in settings(kind()).items()},
     "holdout": 0.0,
     "limit": 0,
     "seed": 0,
