@@ -203,7 +203,7 @@ def print_numbers(
 ) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
-        f"{trained.path}, epoch {trained.epoch}: {type(trained.network).__name__} on "
+        f"{trained.path}, epoch {trained.epoch}: {trained.method} on "
         f"{dataset.name} {dataset.split}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
@@ -215,11 +215,11 @@ def print_numbers(
 
 
 def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:
-    """The paper's numbers for this network on this split."""
+    """The paper's numbers for this network on this split; none for a rival (docs/rivals.md)."""
     if dataset.split != dataset.evaluated_split:
         return []
-    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}[type(trained.network).__name__]
-    return published_for(dataset.name, method)
+    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}.get(trained.method)
+    return published_for(dataset.name, method) if method else []
 
 
 def compare(metrics: Metrics, papers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:

@@ -117,11 +117,8 @@ class TrainingBatches(Sampler[list[Draw]]):
             raise InputError(
                 f"--batch-size is {batch_size}; BatchNorm needs at least 2 to train{each}"
             )
-        self.num_images = num_images
-        self.seed = seed
-        self.order = order
+        self.num_images, self.seed, self.order, self.share = num_images, seed, order, share
         self.epoch = 1
-        self.share = share
         self.sizes = batch_sizes(num_images, batch_size, min_size)
 
     def __len__(self) -> int:
@@ -153,8 +150,7 @@ class OrderedBatches(Sampler[list[Draw]]):
     """Every image once, in order; with several processes, each takes its `share` of them."""
 
     def __init__(self, num_images: int, batch_size: int, *, share: TakeShare = range):
-        self.positions = share(num_images)
-        self.batch_size = batch_size
+        self.positions, self.batch_size = share(num_images), batch_size
 
     def __len__(self) -> int:
         return math.ceil(len(self.positions) / self.batch_size)

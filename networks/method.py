@@ -18,6 +18,12 @@ from .dan import DAN, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
 from .rivals import RIVALS, Rival
+from .rivals.center import CenterFlags
+from .rivals.dacl import DACLFlags
+from .rivals.dda import DDAFlags
+from .rivals.eac import EACFlags
+from .rivals.island import IslandFlags
+from .rivals.ran import RANFlags
 from .rivals.scn import SCNFlags
 
 MAX_HEADS = 100  # of a network in a file; more would take minutes to build
@@ -71,7 +77,13 @@ class Method:
         help="weight of the center loss, instead of --lambda1",
     )
 
+    dacl: DACLFlags = DACLFlags()
     scn: SCNFlags = SCNFlags()
+    eac: EACFlags = EACFlags()
+    ran: RANFlags = RANFlags()
+    center: CenterFlags = CenterFlags()
+    island: IslandFlags = IslandFlags()
+    dda: DDAFlags = DDAFlags()
 
     def __post_init__(self):
         """Raises InputError for a flag of another arch that is not at its default.

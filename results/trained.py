@@ -18,6 +18,7 @@ from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
 from engine.speed import wants_bf16
 from networks import fast_network, network_for
+from networks.rivals import RIVALS
 
 # How the released files are named, "affecnet" spelled so.
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
@@ -37,6 +38,12 @@ class Trained:
     image_size: int
     settings: dict[str, Any]  # the flags it was trained with; none in released files
     epoch: int
+
+    @property
+    def method(self) -> str:
+        """The network's class and, where training was another method's, that `--arch`."""
+        name, arch = type(self.network).__name__, self.settings.get("arch")
+        return f"{name} (--arch {arch})" if arch in RIVALS else name
 
     def class_names(self, dataset: str | None = None) -> list[str]:
         """Names in the order of the logits: the file's, a data set's, or numbers.

@@ -1,9 +1,24 @@
 """The methods that DAN is measured against: one file each, chosen by `--arch`."""
 
 from .base import Rival
+from .center import CenterFlags
+from .dacl import DACLFlags
+from .dda import DDAFlags
+from .eac import EACFlags
+from .island import IslandFlags
+from .ran import RANFlags
 from .scn import SCNFlags
 
-#: Name of the `--arch` -> its flags, which build network and criterion.
-RIVALS: dict[str, type[Rival]] = {"scn": SCNFlags}
+#: Name of the `--arch` -> its flags, which build network and criterion. A mark that another
+#: network has as well comes later.
+RIVALS: dict[str, type[Rival]] = {
+    "dacl": DACLFlags,
+    "ran": RANFlags,
+    "scn": SCNFlags,
+    "eac": EACFlags,
+    "center": CenterFlags,
+    "island": IslandFlags,
+    "dda": DDAFlags,
+}
 
 __all__ = ["RIVALS", "Rival"]

@@ -72,7 +72,7 @@ def test_a_checkpoints_network_is_rebuilt_from_weights_and_settings(arch):
 @pytest.mark.parametrize("arch", RIVALS)
 def test_weights_or_settings_of_another_arch_are_refused(arch):
     dans = Method(pretrained="none", heads=1).network(3).state_dict()
-    with pytest.raises(InputError, match="the weights (lack|hold)"):
+    with pytest.raises(InputError, match=r"the weights (lack|hold)"):
         network_for(dans, {"arch": arch})
     for field in dataclasses.fields(RIVALS[arch]):
         with pytest.raises(InputError, match=f"the setting {field.name} is"):
