@@ -8,8 +8,8 @@ by the classifier, M_k(x) = sum_c w_kc F_c(x), with w held fixed, and should be 
 Only the image itself is classified. Both passes are differentiated, and both update the running
 statistics of batch normalisation. The map may have any size (7 x 7 in the code); with one position,
 at 32 px, mirroring does not move it. The erasing is the recipe's RandomErasing: the second view
-mirrors the erased image, as in the authors' code for clean labels. Unlike theirs, our recipes mirror
-at random before that, which swaps the two views.
+mirrors the erased image, as in the authors' code for clean labels. Unlike theirs, our recipes
+mirror at random before that, which swaps the two views.
 
 Each step takes two passes; a trained EAC is a ResNet-18.
 """
