@@ -97,7 +97,8 @@ class Method:
             arch = owners.get(type(owner), "dan")
             if arch != self.arch and (arch, self.arch) != ("dan", "resnet18"):
                 name = field.name.replace("_", "-")
-                raise InputError(f"--{name} is a flag of --arch {arch}; the arch is {self.arch}")
+                given = f"--{name} {getattr(owner, field.name)}"
+                raise InputError(f"{given} is a flag of --arch {arch}; the arch is {self.arch}")
 
     @property
     def rival(self) -> Rival | None:

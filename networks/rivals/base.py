@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..backbone import load_backbone
+from ..dan import ResNet18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,8 @@ class Rival:
     mark: ClassVar[str] = ""
 
     def network(self, num_classes: int, image_size: int) -> nn.Module:
-        """The network with random weights, for training at `image_size` pixels."""
-        raise NotImplementedError
+        """The network with random weights, for training at `image_size` pixels; the baseline's."""
+        return ResNet18(num_classes)
 
     def criterion(self, num_classes: int) -> nn.Module:
         """The loss."""

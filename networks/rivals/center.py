@@ -15,7 +15,6 @@ from torch import Tensor
 
 from common.flags import flag, not_negative
 
-from ..dan import ResNet18
 from ..losses import squared_distance
 from .base import Rival
 from .centers import MovingCenters
@@ -50,10 +49,6 @@ class CenterFlags(Rival):
     center_lr: float = flag(
         0.5, check=not_negative, expected="at least 0", help="center: learning rate of the centers"
     )
-
-    def network(self, num_classes: int, image_size: int) -> ResNet18:
-        """The baseline; any image size."""
-        return ResNet18(num_classes)
 
     def criterion(self, num_classes: int) -> CenterCriterion:
         """See `CenterCriterion`."""

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from common.flags import flag, not_negative
 
-from ..dan import ResNet18
 from .base import Rival
 from .center import center_loss
 from .centers import MovingCenters
@@ -68,10 +67,6 @@ class DDAFlags(Rival):
     dda_center_lr: float = flag(
         0.5, check=not_negative, expected="at least 0", help="dda: learning rate of the centers"
     )
-
-    def network(self, num_classes: int, image_size: int) -> ResNet18:
-        """The baseline; any image size."""
-        return ResNet18(num_classes)
 
     def criterion(self, num_classes: int) -> DDACriterion:
         """See `DDACriterion`."""

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from common.flags import flag, not_negative
 
-from ..dan import ResNet18
 from .base import Rival
 from .center import center_loss
 from .centers import MovingCenters
@@ -67,10 +66,6 @@ class IslandFlags(Rival):
     island_center_lr: float = flag(
         0.5, check=not_negative, expected="at least 0", help="island: learning rate of the centers"
     )
-
-    def network(self, num_classes: int, image_size: int) -> ResNet18:
-        """The baseline; any image size."""
-        return ResNet18(num_classes)
 
     def criterion(self, num_classes: int) -> IslandCriterion:
         """See `IslandCriterion`."""
