@@ -120,9 +120,10 @@ class SCNLoss(nn.Module):
 
     def labels(self, batch: Batch) -> Tensor:
         """The batch's labels (B,) with the changed ones in their places."""
+        if not self.changed:
+            return batch.labels
         pairs = zip(batch.indices.tolist(), batch.labels.tolist(), strict=True)
-        labels = [self.changed.get(index, label) for index, label in pairs]
-        return batch.labels.new_tensor(labels) if self.changed else batch.labels
+        return batch.labels.new_tensor([self.changed.get(index, label) for index, label in pairs])
 
     def _target(self, batch: Batch, labels: Tensor) -> Tensor:
         """What the cross-entropy is with: labels, or soft labels where these are not changed."""

@@ -148,7 +148,7 @@ BAD_FLAGS = [
     "--arch vit",
     "--scn-beta 0.5",
     "--arch dacl --heads 2",
-    "--arch ran --ran-margin -1",
+    "--ran-margin -1",
     "--partition eq7",
     "--fcn-loss unknown",
     "--optimizer lion",

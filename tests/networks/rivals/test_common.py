@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from train_rafdb import RECIPE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
 
+LIKE_ISLAND = ("center", "dda")  # the same network, and centers moved by the same code
 #: Flags that make a rival do all it does within two epochs.
 QUICK = {"scn": ("--scn-relabel-epoch", 1, "--scn-margin2", 0)}
 
@@ -85,7 +87,7 @@ def test_an_unknown_arch_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", RIVALS)
+@pytest.mark.parametrize("arch", [arch for arch in RIVALS if arch not in LIKE_ISLAND])
 def test_two_epochs_are_bitwise_the_same_with_and_without_a_break(arch, tmp_path):
     recipe = dataclasses.replace(RECIPE, method=Method())
     data = write_rafdb(tmp_path / "data", train=20, test=7)
@@ -95,6 +97,9 @@ def test_two_epochs_are_bitwise_the_same_with_and_without_a_break(arch, tmp_path
     assert load(tmp_path / "broken/last.pth")["iter"] == 1
     train_tiny(data, tmp_path / "broken", *flags, "--resume", recipe=recipe)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    if arch == "scn":
+        changed = load(tmp_path / "whole/last.pth")["criterion_state_dict"]["_extra_state"]
+        assert len(json.loads(changed)) > 0
 
 
 @pytest.mark.parametrize("arch", RIVALS)
