@@ -28,6 +28,7 @@ from engine.evaluate import Metrics
 from results import PublishedNumber, published_for
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
+from results.poses import pose_logits_of, pose_metrics, pose_text
 from results.render import FORMATS, remarks
 from results.report import make_report
 from results.runs import read_runs
@@ -57,21 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     check_outputs(args)
     skipped: list[str] = []
-    predictions = predictions_of(
-        trained,
-        dataset,
-        device,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        amp=args.amp,
-        fast=args.fast,
-        skipped=skipped if args.on_bad_image == "skip" else None,
-    )
+    with pose_logits_of(trained.network) as pose_logits:
+        predictions = predictions_of(
+            trained,
+            dataset,
+            device,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            amp=args.amp,
+            fast=args.fast,
+            skipped=skipped if args.on_bad_image == "skip" else None,
+        )
+    poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
     metrics = Metrics.of(predictions.logits, predictions.labels)
     published_images = dataset.is_published() and not skipped
     papers = papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, metrics, skipped)
+    if poses:
+        print(pose_text(poses))
     if papers:
         print(comparison_text(comparison, metrics.images))
     content = {
@@ -83,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "image_size": args.image_size or trained.image_size,
         "classes": list(dataset.classes),
         **metrics_json(metrics),
+        **({"poses": poses} if poses else {}),
         "paper": comparison,
         "skipped": skipped,
         "published_images": published_images,

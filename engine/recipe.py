@@ -25,8 +25,8 @@ class Recipe:
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set whose items are `common.batch.Sample`, with
             `name`, `root`, `split`, `classes`, `labels`, `layout`, `describe(i)`, `read_image(i)`,
-            `targets(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a
-            dataclass whose fields are flags
+            `sample(i, image)`, `add_targets(method.targets)`, `is_published()`, `default_root` and
+            `evaluated_split`. A class, or a dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is

@@ -22,7 +22,9 @@ from .rivals.center import CenterFlags
 from .rivals.dacl import DACLFlags
 from .rivals.dda import DDAFlags
 from .rivals.eac import EACFlags
+from .rivals.feratt import FERAttFlags
 from .rivals.island import IslandFlags
+from .rivals.phanet import PhaNetFlags
 from .rivals.ran import RANFlags
 from .rivals.scn import SCNFlags
 
@@ -78,6 +80,8 @@ class Method:
     )
 
     dacl: DACLFlags = DACLFlags()
+    feratt: FERAttFlags = FERAttFlags()
+    phanet: PhaNetFlags = PhaNetFlags()
     scn: SCNFlags = SCNFlags()
     eac: EACFlags = EACFlags()
     ran: RANFlags = RANFlags()
@@ -104,6 +108,11 @@ class Method:
     def rival(self) -> Rival | None:
         """The flags of the rival that `arch` names, which build its network and criterion."""
         return getattr(self, self.arch) if self.arch in RIVALS else None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of what the data set is asked for besides labels; see `datasets.targets`."""
+        return self.rival.targets if self.rival else ()
 
     def network(self, num_classes: int, image_size: int = 224) -> nn.Module:
         """The network with its backbone loaded; raises InputError where weights are missing.

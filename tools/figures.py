@@ -29,7 +29,7 @@ from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from datasets import DATASETS, FaceDataset, transforms
-from datasets.base import open_rgb
+from datasets.reading import open_rgb
 from engine.evaluate import Metrics
 from networks import DAN
 from networks.attention import grad_cam_maps, spatial_maps

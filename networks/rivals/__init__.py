@@ -5,7 +5,9 @@ from .center import CenterFlags
 from .dacl import DACLFlags
 from .dda import DDAFlags
 from .eac import EACFlags
+from .feratt import FERAttFlags
 from .island import IslandFlags
+from .phanet import PhaNetFlags
 from .ran import RANFlags
 from .scn import SCNFlags
 
@@ -13,6 +15,8 @@ from .scn import SCNFlags
 #: network has as well comes later.
 RIVALS: dict[str, type[Rival]] = {
     "dacl": DACLFlags,
+    "feratt": FERAttFlags,
+    "phanet": PhaNetFlags,
     "ran": RANFlags,
     "scn": SCNFlags,
     "eac": EACFlags,

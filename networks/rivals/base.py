@@ -23,6 +23,11 @@ class Rival:
     #: network is another one's and only its training differs.
     mark: ClassVar[str] = ""
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What training needs to know of an image besides its label: keys of datasets.TARGETS."""
+        return ()
+
     def network(self, num_classes: int, image_size: int) -> nn.Module:
         """The network with random weights, for training at `image_size` pixels; the baseline's."""
         return ResNet18(num_classes)
