@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -37,7 +38,7 @@ class Yaw(tv_tensors.TVTensor):
 
 @F.register_kernel(F.horizontal_flip, Yaw)
 def _mirror(yaw: Yaw) -> Yaw:
-    return tv_tensors.wrap(-yaw.as_subclass(torch.Tensor), like=yaw)
+    return tv_tensors.wrap(-yaw.as_subclass(Tensor), like=yaw)
 
 
 class YawTarget:
@@ -46,16 +47,14 @@ class YawTarget:
     def __init__(self, dataset: Any):
         self.yaws = known_yaws(dataset)
         if self.yaws is None:
-            print(
-                f"no {POSES} or {FACES} in {dataset.folder}: the loss on the pose is off",
-                flush=True,
-            )
+            where = f"no {POSES} or {FACES} in {dataset.folder}"
+            print(f"{where}: the loss on the pose is off", flush=True)
 
     def __call__(self, index: int, image: Image.Image) -> dict[str, Yaw]:
-        return {} if self.yaws is None else {"yaw": Yaw(self.yaws[index])}
+        return {} if self.yaws is None else {"yaw": self.yaws[index].as_subclass(Yaw)}
 
 
-def known_yaws(dataset: Any) -> np.ndarray | None:
+def known_yaws(dataset: Any) -> Tensor | None:
     """The yaw (N,) float32 of every image of a split, degrees; None where no file has them.
 
     Raises InputError for an image without a yaw, or one that is not in -90 to 90.
@@ -91,7 +90,7 @@ def _read_faces(table: Path) -> pd.Series:
     return pd.Series(yaws, index=crops, dtype=np.float64)
 
 
-def _of_images(dataset: Any, table: Path, yaws: pd.Series) -> np.ndarray:
+def _of_images(dataset: Any, table: Path, yaws: pd.Series) -> Tensor:
     """The yaws of a split's images, in order."""
     if yaws.index.has_duplicates:
         twice = yaws.index[yaws.index.duplicated()][0]
@@ -104,7 +103,7 @@ def _of_images(dataset: Any, table: Path, yaws: pd.Series) -> np.ndarray:
             f"{dataset.split}, the first is {missing[0]}; expected a row for each, with its path "
             f"below {dataset.folder}"
         )
-    return found.to_numpy(dtype=np.float32)
+    return torch.from_numpy(found.to_numpy(dtype=np.float32))
 
 
 def _path(dataset: Any, index: int) -> str:
@@ -151,23 +150,24 @@ class FaceTargets:
         if not self.files:
             return {"mask": ellipse_mask(image.size), "clean": image}
         mask_file, clean_file = self.files[index]
-        return {"mask": read_mask(mask_file, image.size), "clean": _resized(clean_file, image.size)}
+        clean = _resized(open_rgb(clean_file), image.size)
+        return {"mask": read_mask(mask_file, image.size), "clean": clean}
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     """A mask as an 8-bit grey image of `size` pixels; raises InputError where it is none."""
-    mask = open_rgb(path)
-    low, high = zip(*mask.getextrema(), strict=True)
-    if len(set(low)) > 1 or len(set(high)) > 1 or high[0] < 128:
+    pixels = np.asarray(open_rgb(path))
+    mask = pixels[..., 0]
+    if (pixels != mask[..., None]).any() or mask.max() < 128:
         raise InputError(
-            f"{path} is no mask: its values go up to {max(high)}; expected a grey image, 255 on "
-            "the face and 0 beside it"
+            f"{path} is no mask: it has colours, or values no higher than {pixels.max()}; expected "
+            "a grey image, 255 on the face and 0 beside it"
         )
-    return mask.convert("L").resize(size)
+    return _resized(Image.fromarray(mask), size)
 
 
-def _resized(path: Path, size: tuple[int, int]) -> Image.Image:
-    return open_rgb(path).resize(size, Image.Resampling.BILINEAR)
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def ellipse_mask(size: tuple[int, int]) -> Image.Image:

@@ -43,7 +43,7 @@ def pose_metrics(
     if yaws is None:
         return None
     edges = getattr(network, "pose_edges", torch.tensor(POSE_EDGES)).cpu()
-    bins = pose_bins(torch.from_numpy(yaws)[predictions.indices], edges)
+    bins = pose_bins(yaws[predictions.indices], edges)
     right = (predictions.logits.argmax(dim=1) == predictions.labels).double()
     borders = [-90.0, *edges.tolist(), 90.0]
     rows = []

@@ -193,6 +193,8 @@ def _maps(
     maps = in_batches(_inputs(trained, images, args.image_size), device, partial(take, network))
     if isinstance(network, DAN):
         return maps, [f"head {i + 1}" for i in range(maps.shape[1])]
+    if args.map == "spatial" and hasattr(network, "map_names"):
+        return maps, list(network.map_names)
     return maps, [str(trained.settings.get("arch", type(network).__name__)).upper()]
 
 

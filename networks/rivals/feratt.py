@@ -4,7 +4,7 @@ An encoder-decoder finds the face and a feature branch at full size reconstructs
 
     map       = decoder(ResNet-34(x))                         (B, 1, H, W)
     attention = 1x1(3x3(sigmoid(map) * features(x)))          (B, 3, H, W), the attention image
-    z         = Linear(PreActResNet-18(average of 4x4(attention)))        (B, 64)
+    z         = Linear(PreActResNet-18(average of 4x4(attention)))         (B, 64)
     logits    = Linear(z)
 
     L = cross-entropy + L_rep(z) + min(mean (clean * mask - attention)^2, 10)
@@ -49,6 +49,7 @@ class FERAttOutput(NamedTuple):
     """What `FERAtt` returns; without attention, the last two are the image and an empty map."""
 
     logits: Tensor  # (B, C)
+    features: Tensor  # (B, 512, h, w), the classifier's
     embedding: Tensor  # (B, 64), z
     attention: Tensor  # (B, 3, H, W), the attention image
     map: Tensor  # (B, 1, H, W), 0 to 1
@@ -74,7 +75,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet18(nn.Sequential):
-    """Images (B, 3, h, w), 32 px in the paper -> pooled features (B, 512)."""
+    """Images (B, 3, h, w), 32 px in the paper -> feature map (B, 512, h / 8, w / 8)."""
 
     def __init__(self):
         blocks, channels = [], 64
@@ -82,7 +83,7 @@ class PreActResNet18(nn.Sequential):
             blocks += [PreActBlock(channels, out, stride), PreActBlock(out, out, 1)]
             channels = out
         stem = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        super().__init__(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(stem, *blocks)
 
 
 class Decoder(nn.Module):
@@ -181,6 +182,8 @@ class FERAtt(nn.Module):
     Raises ValueError for fewer than 2 classes.
     """
 
+    map_names = ("attention map", "attention image")
+
     def __init__(self, num_classes: int = 7, *, attention: bool = True):
         super().__init__()
         if num_classes < 2:
@@ -193,7 +196,7 @@ class FERAtt(nn.Module):
             if attention
             else None
         )
-        self.classifier = PreActResNet18()
+        self.features = PreActResNet18()
         self.embedding = nn.Linear(512, EMBEDDING_DIM)
         self.fc = nn.Linear(EMBEDDING_DIM, num_classes)
 
@@ -204,8 +207,14 @@ class FERAtt(nn.Module):
         else:
             weights = self.attention_map(images).sigmoid()
             attention = self.attention_image(weights * self.reconstruction(images))
-        z = self.embedding(self.classifier(F.avg_pool2d(attention, SHRINK)))
-        return FERAttOutput(self.fc(z), z, attention, weights)
+        features = self.features(F.avg_pool2d(attention, SHRINK))
+        z = self.embedding(features.mean(dim=(2, 3)))
+        return FERAttOutput(self.fc(z), features, z, attention, weights)
+
+    def attention_maps(self, images: Tensor) -> Tensor:
+        """The map, and the lightness of the attention image: (B, 2, H, W), not negative."""
+        output = self(images)
+        return torch.cat([output.map, output.attention.mean(dim=1, keepdim=True).relu()], dim=1)
 
 
 class FERAttLoss(nn.Module):
@@ -224,7 +233,7 @@ class FERAttLoss(nn.Module):
     def forward(self, output: FERAttOutput, batch: Batch) -> LossTerms:
         """The loss; the batch has the targets "mask" (B, 1, H, W) and "clean" (B, 3, H, W)."""
         with no_autocast(output.logits):
-            logits, z, attention, _ = map(full_precision, output)
+            logits, _, z, attention, _ = map(full_precision, output)
             target = batch.targets.get("soft_labels", batch.labels)
             terms = {"cls": F.cross_entropy(logits, target)}
             if self.variant == "representation":
@@ -264,7 +273,7 @@ def attention_loss(attention: Tensor, clean: Tensor, mask: Tensor, clamp: float 
 class FERAttFlags(Rival):
     """FERAtt's flag; its backbone is torchvision's ResNet-34."""
 
-    mark: ClassVar[str] = "classifier.0.weight"
+    mark: ClassVar[str] = "embedding.weight"
 
     feratt: str = flag(
         "representation",

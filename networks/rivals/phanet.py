@@ -48,6 +48,7 @@ class PhaNetOutput(NamedTuple):
     """What `PhaNet` returns."""
 
     logits: Tensor  # (B, C)
+    features: Tensor  # (B, 512, h, w), of layer4
     pose_logits: Tensor  # (B, bins)
     scale_logits: Tensor  # (B, 3, C), of each scale alone
     gate: Tensor  # (B, 3), sums to 1
@@ -79,12 +80,14 @@ class PhaNet(nn.Module):
     Raises ValueError for fewer than 2 classes or other edges.
     """
 
+    map_names = ("layer2", "layer3", "layer4")
+
     def __init__(self, num_classes: int = 7, pose_edges: Sequence[float] = POSE_EDGES):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
         whole = [-90.0, *pose_edges, 90.0]
-        if len(whole) < 3 or any(low >= high for low, high in pairwise(whole)):
+        if len(whole) < 3 or not all(low < high for low, high in pairwise(whole)):
             raise ValueError(f"pose_edges are {tuple(pose_edges)}; expected rising, -90 to 90")
         self.num_classes = num_classes
         self.features = resnet18_backbone()
@@ -109,8 +112,14 @@ class PhaNet(nn.Module):
         chosen = (gate.unsqueeze(2) * torch.stack(vectors, dim=1)).sum(dim=1)
         alone = [head(v) for head, v in zip(self.scale_heads, vectors, strict=True)]
         return PhaNetOutput(
-            self.fc(chosen), self.pose(chosen), torch.stack(alone, dim=1), gate, tuple(maps)
+            self.fc(chosen), x, self.pose(chosen), torch.stack(alone, dim=1), gate, tuple(maps)
         )
+
+    def attention_maps(self, images: Tensor) -> Tensor:
+        """The maps of the three scales, enlarged to that of layer2: (B, 3, h, w), 0 to 1."""
+        maps = self(images).maps
+        size = maps[0].shape[2:]
+        return torch.cat([F.interpolate(m, size, mode="bilinear") for m in maps], dim=1)
 
 
 class PhaNetLoss(nn.Module):
@@ -169,7 +178,7 @@ def edges_of(text: str) -> tuple[float, ...]:
         sides = [float(part) for part in text.split(",")]
     except ValueError:
         sides = []
-    if not sides or any(low >= high for low, high in pairwise([0.0, *sides, 90.0])):
+    if not sides or not all(low < high for low, high in pairwise([0.0, *sides, 90.0])):
         raise InputError(
             f"--phanet-pose-edges is {text}; expected rising degrees between 0 and 90, as in 15,45"
         )
@@ -199,7 +208,7 @@ class PhaNetFlags(Rival):
     def network_like(self, weights: Mapping[str, Tensor], num_classes: int) -> PhaNet:
         """With as many bins as the weights have; their edges are among the weights."""
         count = weights["pose_edges"].numel() if "pose_edges" in weights else len(POSE_EDGES)
-        return PhaNet(num_classes, torch.linspace(-90, 90, count + 2)[1:-1].tolist())
+        return PhaNet(num_classes, [180 * (i + 1) / (count + 1) - 90 for i in range(count)])
 
     def criterion(self, num_classes: int) -> PhaNetLoss:
         """See `PhaNetLoss`."""
