@@ -40,7 +40,9 @@ def write_masks(data: Path) -> None:
             (data / folder / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(data / f"clean/{name}.png")
         red = np.asarray(image.getchannel("R"))
-        Image.fromarray(255 * (red > np.median(red)).astype(np.uint8)).save(data / f"masks/{name}.png")
+        Image.fromarray(255 * (red > np.median(red)).astype(np.uint8)).save(
+            data / f"masks/{name}.png"
+        )
 
 
 def training_set(data: Path, transform=None, names: tuple[str, ...] = ("yaw", "face")) -> RAFDB:
