@@ -27,9 +27,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
 
 LIKE_ISLAND = ("center", "dda")  # the same network, and centers moved by the same code
 #: Flags that make a rival do all it does within two epochs.
-QUICK = {"scn": ("--scn-relabel-epoch", 1, "--scn-margin2", 0)}
-
-
+QUICK = {
+    "scn": ("--scn-relabel-epoch", 1, "--scn-margin2", 0),
+    # Checkpoints of the whole network are half a gigabyte; that it trains is tested elsewhere.
+    "feratt": ("--feratt", "preactresnet18"),
+}
 #: Targets of a batch of 4 images of 64 pixels, without which a part of a network is not trained.
 TARGETS = {
     "feratt": {"mask": torch.ones(4, 1, 64, 64), "clean": torch.ones(4, 3, 64, 64)},
