@@ -78,7 +78,8 @@ def grad_cam_maps(network: nn.Module, images: Tensor) -> Tensor:
 def _target_layers(network: nn.Module) -> list[nn.Module]:
     if isinstance(network, DAN):
         return [head.sa for head in network.attention_heads()]
-    return [getattr(network, "full_face", network.features)]
+    # Its last child, since PhaNet runs the children one by one.
+    return [getattr(network, "full_face", network.features[-1])]
 
 
 class LogitsOnly(nn.Module):

@@ -194,7 +194,7 @@ class PhaNetFlags(Rival):
     phanet_pose: str = flag(
         "on",
         choices=("on", "off"),
-        help="phanet (an interpretation of its abstract): the loss on the pose",
+        help="phanet, our reading of an abstract: the loss on the pose",
     )
     phanet_pose_edges: str = flag(
         "15,45", help="phanet: edges of the yaw's bins to either side, degrees, as in 15,45"
