@@ -33,6 +33,7 @@ from results import PublishedNumber, published_for
 from results.calibration import Calibration
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
+from results.poses import pose_logits_of, pose_metrics, pose_text
 from results.render import FORMATS, remarks
 from results.report import make_report
 from results.runs import read_runs
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     check_outputs(args)
     skipped: list[str] = []
-    predictions = predict_split(args, trained, dataset, device, skipped)
+    with pose_logits_of(trained.network) as pose_logits:
+        predictions = predict_split(args, trained, dataset, device, skipped)
+    poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
     tta = None
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, metrics, skipped)
     print(more_text(tta, calibrations))
+    if poses:
+        print(pose_text(poses))
     if papers:
         print(comparison_text(comparison, metrics.images))
     content = {
@@ -87,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "image_size": args.image_size or trained.image_size,
         "classes": list(dataset.classes),
         **metrics_json(metrics),
+        **({"poses": poses} if poses else {}),
         "paper": comparison,
         "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
         "calibration": {name: made.json() for name, made in calibrations.items()},
@@ -256,8 +262,7 @@ def print_numbers(
 ) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
-        f"{trained.path}, epoch {trained.epoch}: {type(trained.network).__name__}"
-        f"{trained.averaged} on "
+        f"{trained.path}, epoch {trained.epoch}: {trained.method}{trained.averaged} on "
         f"{dataset.name} {dataset.split}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
@@ -284,11 +289,11 @@ def more_text(tta: Metrics | None, calibrations: dict[str, Calibration]) -> str:
 
 
 def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:
-    """The paper's numbers for this network on this split."""
+    """The paper's numbers for this network on this split; none for a rival (docs/rivals.md)."""
     if dataset.split != dataset.evaluated_split:
         return []
-    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}[type(trained.network).__name__]
-    return published_for(dataset.name, method)
+    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}.get(trained.method)
+    return published_for(dataset.name, method) if method else []
 
 
 def compare(metrics: Metrics, papers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:

@@ -195,6 +195,7 @@ def make_loaders(
         )
     root, size = recipe.data_root(), image_size or recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
+    train_set.add_targets(recipe.method.targets)
     split = "train" if recipe.holdout else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
     chosen, held_out = chosen_images(train_set.labels, holdout=recipe.holdout, limit=recipe.limit)

@@ -77,8 +77,7 @@ class CachedImages:
         if needed is None:
             raise ValueError("the transform does not begin with a resizing to a fixed size")
         self.dataset = dataset
-        self._resize, *rest = dataset.transform.transforms
-        self._rest = v2.Compose(rest)
+        self._resize = dataset.transform.transforms[0]
         self._shape = (len(indices), *self._resize.size, 3)
         self._slots = {index: slot for slot, index in enumerate(indices)}
         # Anonymous memory is allocated page by page as it is written, and has no size limit.
@@ -96,8 +95,8 @@ class CachedImages:
         if not self._filled[slot]:
             pixels[slot] = np.asarray(self._resize(self.dataset.read_image(index)))
             self._filled[slot] = 1
-        image = self._rest(Image.fromarray(pixels[slot]))
-        return Sample(image, self.dataset.labels[index], self.dataset.targets(index))
+        # The transform's own resize then leaves the image as it is, and resizes the targets.
+        return self.dataset.sample(index, Image.fromarray(pixels[slot]))
 
 
 def cache_bytes(dataset: Any, images: int) -> int | None:

@@ -138,7 +138,7 @@ def build(recipe: Recipe, world: World | None = None, *, epoch: int = 1) -> Run:
     training, evaluation = make_loaders(recipe, device, world, image_size)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
-    network = recipe.method.network(num_classes).to(device, memory_format=MEMORY_FORMAT)
+    network = recipe.make_network(num_classes).to(device, memory_format=MEMORY_FORMAT)
     if world.size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     criterion = recipe.method.criterion(num_classes).to(device)
@@ -204,7 +204,7 @@ def run_epoch(run: Run) -> None:
 def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     """Take the steps of one epoch; returns the means of the loss and its terms."""
     network, criterion = run.ddp_network.train(), run.ddp_criterion.train()
-    run.training.batch_sampler.epoch = epoch
+    run.training.batch_sampler.epoch = run.criterion.epoch = epoch
     log = LossLog(run.device, run.dataset.describe)
     skipped = run.list_if_skipping(run.skipped.training)
     with tqdm(**run.bar(len(run.training.dataset), f"epoch {epoch}/{run.recipe.epochs}")) as bar:
