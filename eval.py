@@ -26,12 +26,14 @@ from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from common.files import make_folder, write_json
+from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
 from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
+from results.poses import pose_logits_of, pose_metrics, pose_text
 from results.render import FORMATS, remarks
 from results.report import make_report
 from results.runs import read_runs
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_tables(args.runs, args.format)
         return
     trained, device = read_trained(args.checkpoint), find_device(args.device)
+    use_threads(args.threads, device)
     dataset = open_dataset(
         trained,
         name=args.dataset,
@@ -62,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     check_outputs(args)
     skipped: list[str] = []
-    predictions = predict_split(args, trained, dataset, device, skipped)
+    with pose_logits_of(trained.network) as pose_logits:
+        predictions = predict_split(args, trained, dataset, device, skipped)
+    poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
     tta = None
@@ -74,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, metrics, skipped)
     print(more_text(tta, calibrations))
+    if poses:
+        print(pose_text(poses))
     if papers:
         print(comparison_text(comparison, metrics.images))
     content = {
@@ -85,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "image_size": args.image_size or trained.image_size,
         "classes": list(dataset.classes),
         **metrics_json(metrics),
+        **({"poses": poses} if poses else {}),
         "paper": comparison,
         "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
         "calibration": {name: made.json() for name, made in calibrations.items()},
@@ -185,6 +193,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="DataLoader workers (0: none; -1: one per core, 8 at most) [-1]",
     )
     add(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads for the network on a CPU (0: one per core) [0]",
+    )
+    add(
         "--device",
         default="auto",
         metavar="D",
@@ -224,6 +239,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
     if args.workers < -1:
         raise InputError(f"--workers is {args.workers}; expected at least 0, or -1")
+    if args.threads < 0:
+        raise InputError(f"--threads is {args.threads}; expected at least 0")
     return args
 
 
@@ -245,8 +262,7 @@ def print_numbers(
 ) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
-        f"{trained.path}, epoch {trained.epoch}: {type(trained.network).__name__}"
-        f"{trained.averaged} on "
+        f"{trained.path}, epoch {trained.epoch}: {trained.method}{trained.averaged} on "
         f"{dataset.name} {dataset.split}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
@@ -273,11 +289,11 @@ def more_text(tta: Metrics | None, calibrations: dict[str, Calibration]) -> str:
 
 
 def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:
-    """The paper's numbers for this network on this split."""
+    """The paper's numbers for this network on this split; none for a rival (docs/rivals.md)."""
     if dataset.split != dataset.evaluated_split:
         return []
-    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}[type(trained.network).__name__]
-    return published_for(dataset.name, method)
+    method = {"DAN": "DAN", "ResNet18": "ResNet-18"}.get(trained.method)
+    return published_for(dataset.name, method) if method else []
 
 
 def compare(metrics: Metrics, papers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:

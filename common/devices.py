@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Devices by name, and whether they support bfloat16."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ def find_device(name: str) -> torch.device:
         if device.index is not None:
             torch.cuda.set_device(device)
     return device
+
+
+def wants_bf16(amp: str, device: torch.device) -> bool:
+    """Whether to autocast to bfloat16; "auto": if the hardware natively supports it."""
+    if amp != "auto":
+        return amp == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_supports_bf16()
+
+
+def cpu_supports_bf16() -> bool:
+    """Whether this CPU natively supports bfloat16 (AVX-512 BF16 or AMX)."""
+    try:
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    except AttributeError:  # private names, which another torch may not have
+        return False

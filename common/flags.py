@@ -130,6 +130,21 @@ def _replace(owner: Any, given: Mapping[str, Any]) -> Any:
     return dataclasses.replace(owner, **changes)
 
 
+def flags_from(owner: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass with those of its flags that are in a file's `settings`.
+
+    For fields of plain types. Raises InputError for a value that its flag does not take.
+    """
+    given = {}
+    for _, field in flag_fields(owner):
+        value = values.get(field.name, field.default)
+        choices = field.metadata["choices"]
+        if type(value) is not type(field.default) or (choices and value not in choices):
+            raise InputError(f"the setting {field.name} is {value!r}, which its flag does not take")
+        given[field.name] = value
+    return _replace(owner, given)
+
+
 def _checked(field: dataclasses.Field, value: Any) -> Any:
     check, choices = field.metadata["check"], field.metadata["choices"]
     not_a_number = isinstance(value, float) and math.isnan(value)

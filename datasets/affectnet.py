@@ -16,8 +16,9 @@ from PIL import Image
 from common.errors import InputError
 from common.flags import flag, not_negative
 
-from .base import DatasetChoice, FaceDataset, class_folder_samples, file_names, read_csv
+from .base import DatasetChoice, FaceDataset, class_folder_samples, file_names
 from .label_index import NO_NUMBER, indexed_labels
+from .reading import read_csv
 
 EXPRESSIONS = (
     "Neutral",

@@ -2,99 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from common.batch import Sample
 from common.errors import InputError
 
+from .reading import open_rgb
+from .targets import TARGETS, AddTargets
+
 Counts = tuple[int, ...]
-#: Decoders to try, by content and not by file name. Pillow has more, but one of them (EPS) starts
-#: another program and some (TGA) accept noise as an image.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
-#: Larger images are mistakes or decompression bombs; Pillow warns above this size.
-MAX_PIXELS = 89_478_485
-ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
 #: `datasets.demo` writes it beside its synthetic faces; it marks them as such.
 DEMO_FILE = "demo.json"
-
-
-def open_rgb(path: Path) -> Image.Image:
-    """Decode an image file of any PIL mode as 8-bit RGB, upright.
-
-    Camera rotation (EXIF) is applied, 16-bit grayscale is scaled to 8 bits, transparency is
-    composited on white, an animation gives its first frame.
-
-    Raises InputError with the file's name where it is missing, truncated, not an image or has
-    more than MAX_PIXELS.
-    """
-    try:
-        with open_image(path) as image:
-            image.load()
-            # Damaged EXIF data can raise any exception, while the pixels are fine.
-            upright = image
-            with contextlib.suppress(Exception):
-                upright = ImageOps.exif_transpose(image)
-            return to_rgb(upright)
-    except FileNotFoundError as error:
-        raise InputError(f"image {path} does not exist") from error
-    except (
-        OSError,
-        RuntimeError,  # of the AVIF decoder
-        SyntaxError,
-        ValueError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise InputError(
-            f"image {path} cannot be decoded ({error}); replace it or remove it from the data set"
-        ) from error
-
-
-def open_image(path: Path) -> Image.Image:
-    """Image.open for the accepted formats and sizes; pixels are not decoded yet.
-
-    Raises ValueError for a larger image, and whatever Pillow raises.
-    """
-    image = Image.open(path, formats=_formats())
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise ValueError(
-            f"{image.width} x {image.height} pixels; expected at most {MAX_PIXELS:,} in all"
-        )
-    return image
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any PIL mode to 8-bit RGB; see `open_rgb`."""
-    if image.mode.startswith("I") or image.mode == "F":
-        # PIL would clip at 255; 16-bit samples, which is what these modes hold, reach 65,535.
-        wide = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        grey = np.clip(wide / 257 if image.mode != "F" else wide, 0, 255).round()
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
 
 
 class Problem(NamedTuple):
@@ -137,11 +64,13 @@ class FaceDataset:
         self,
         root: str | Path,
         split: str,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Callable[..., Any] | None = None,
         *,
         problems: list[Problem] | None = None,
     ):
         """Read the labels of a split below `root`; images are opened when they are indexed.
+
+        transform(image) -> image, or transform(image, targets) -> both where there are targets.
 
         Raises InputError where the folder, its layout or an entry is invalid. With a list
         `problems`, invalid entries are added to it and left out instead.
@@ -163,6 +92,7 @@ class FaceDataset:
         self.samples: list[tuple[Path, int]] = []
         self.labels: list[int] = []
         self.unused: list[Path] = []  # images whose label is none of `classes`
+        self._more_targets: list[AddTargets] = []
         self._inside: set[Path] = set()  # folders and links already checked by _check_inside
         with _no_garbage_collection():
             self.load()
@@ -203,6 +133,13 @@ class FaceDataset:
     def targets(self, index: int) -> dict[str, Tensor]:
         """Annotations of image `index` besides its label, by name: see `common.batch.Batch`."""
         return {}
+
+    def add_targets(self, names: Sequence[str]) -> None:
+        """Give samples more targets, by name: see `datasets.targets`.
+
+        Raises InputError where the data have none of a kind, or damaged ones.
+        """
+        self._more_targets = [TARGETS[name](self) for name in names]
 
     def describe(self, index: int) -> str:
         """Where image `index` comes from, for messages and reports."""
@@ -246,9 +183,18 @@ class FaceDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        image = self.read_image(index)
-        transformed = image if self.transform is None else self.transform(image)
-        return Sample(transformed, self.labels[index], self.targets(index))
+        return self.sample(index, self.read_image(index))
+
+    def sample(self, index: int, image: Image.Image) -> Sample:
+        """The sample of image `index`, given that image; it may have been resized."""
+        targets = dict(self.targets(index))
+        for add in self._more_targets:
+            targets |= add(index, image)
+        if self.transform is not None and targets:
+            image, targets = self.transform(image, targets)
+        elif self.transform is not None:
+            image = self.transform(image)
+        return Sample(image, self.labels[index], targets)
 
     def _check_filled(self) -> None:
         if not self.labels:
@@ -339,29 +285,6 @@ def class_folder_samples(
             f"{', '.join(' or '.join(names[name]) for name in classes)}"
         )
     return samples
-
-
-def read_csv(table: Path, columns: Sequence[str], **options: Any) -> pd.DataFrame:
-    """A csv as a data frame; blank lines count, so index + 2 is the row that an editor shows.
-
-    options: further ones of pandas.
-
-    Raises InputError where it cannot be read or lacks one of the columns.
-    """
-    # No index: pandas takes the first fields of a row that is too long for one.
-    options = {"skipinitialspace": True, "skip_blank_lines": False, "index_col": False, **options}
-    try:
-        rows = pd.read_csv(table, **options)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table} cannot be read as csv ({error})") from error
-    rows.columns = [str(column).strip() for column in rows.columns]
-    missing = [name for name in columns if name not in rows.columns]
-    if missing:
-        raise InputError(
-            f"{table} has no column {', '.join(missing)}; expected a first line with "
-            f"{', '.join(columns)}"
-        )
-    return rows
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from common.errors import InputError
 
-from .base import Counts, FaceDataset, Problem, open_image
+from .base import Counts, FaceDataset, Problem
+from .reading import open_image
 
 # What to do about each kind of finding.
 REPAIRS = {

@@ -10,7 +10,8 @@ from PIL import Image
 
 from common.errors import InputError
 
-from .base import FaceDataset, class_folder_samples, read_csv
+from .base import FaceDataset, class_folder_samples
+from .reading import read_csv
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 CSV_COLUMNS = ("emotion", "pixels", "Usage")

@@ -16,8 +16,9 @@ from torch import Tensor
 from common.errors import InputError
 from common.flags import flag
 
-from .base import DatasetChoice, FaceDataset, read_csv
+from .base import DatasetChoice, FaceDataset
 from .fer2013 import CSV_COLUMNS, CSV_NAMES, FER2013, decode_pixels
+from .reading import read_csv
 
 EXPRESSIONS = (
     "neutral",

@@ -8,7 +8,8 @@ import pandas as pd
 
 from common.errors import InputError
 
-from .base import FaceDataset, class_folder_samples, read_csv
+from .base import FaceDataset, class_folder_samples
+from .reading import read_csv
 
 LABEL_FILE = Path("EmoLabel/list_patition_label.txt")  # spelled so in the release
 IMAGE_FOLDER = Path("Image/aligned")

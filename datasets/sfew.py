@@ -7,7 +7,8 @@ from pathlib import Path
 
 from common.errors import InputError
 
-from .base import FaceDataset, class_folder_samples, open_image
+from .base import FaceDataset, class_folder_samples
+from .reading import open_image
 
 FRAME_SIZE = (720, 576)
 

@@ -1,9 +1,14 @@
-"""Image -> normalised tensor (3, S, S): the release's augmentation, and the evaluation's."""
+"""Image -> normalised tensor (3, S, S): the release's augmentation, and the evaluation's.
+
+Each takes an image, or an image and a dict of targets. Then targets that are images (a face's mask,
+a clean picture) are flipped, turned and moved with it, and a flip mirrors the yaw.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +27,7 @@ class NormalizedTensor:
 
     Bitwise identical to torchvision's ToImage, ToDtype and Normalize, in a third of their time:
     channels stay last in memory, and each of the three steps runs over whole rows of pixels.
+    Targets that are images become tensors (C, size, size) of 0 to 1.
     """
 
     def __init__(self, size: int):
@@ -31,10 +37,26 @@ class NormalizedTensor:
     def __repr__(self) -> str:
         return f"NormalizedTensor({self.size})"
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(
+        self, image: Image.Image, targets: dict[str, Any] | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        normalized = self._normalized(image)
+        if targets is None:
+            return normalized
+        return normalized, {name: target_tensor(target) for name, target in targets.items()}
+
+    def _normalized(self, image: Image.Image) -> Tensor:
         rows = torch.from_numpy(np.asarray(image).astype(np.float32)).view(self.size, -1)
         rows.mul_(1 / 255).sub_(self._mean).div_(self._std)
         return rows.view(self.size, self.size, 3).permute(2, 0, 1)
+
+
+def target_tensor(target: Any) -> Tensor:
+    """A target as a plain tensor: an image (H, W) as (C, H, W) of 0 to 1, a tensor as it is."""
+    if isinstance(target, Image.Image):
+        pixels = np.asarray(target, dtype=np.float32) / 255
+        return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)
+    return target.as_subclass(Tensor)
 
 
 def evaluation(size: int = 224) -> v2.Compose:

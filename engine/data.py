@@ -7,7 +7,6 @@ does not depend on the number of DataLoader workers or on where a run was resume
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 import zlib
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from common.batch import Batch, Sample
 from common.errors import InputError
+from common.machine import available_cores
 from common.signals import stop_asked
 
 from .distributed import World
@@ -195,6 +195,7 @@ def make_loaders(
         )
     root, size = recipe.data_root(), image_size or recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
+    train_set.add_targets(recipe.method.targets)
     split = "train" if recipe.holdout else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
     chosen, held_out = chosen_images(train_set.labels, holdout=recipe.holdout, limit=recipe.limit)
@@ -306,10 +307,7 @@ def worker_count(requested: int, processes: int = 1) -> int:
     """
     if requested >= 0:
         return requested
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    )
-    return min(8, max(1, cores // processes))
+    return min(8, max(1, len(available_cores()) // processes))
 
 
 def stratified_order(labels: Sequence[int], seed: int) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
@@ -26,12 +27,13 @@ class Recipe:
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set whose items are `common.batch.Sample`, with
             `name`, `root`, `split`, `classes`, `labels`, `layout`, `describe(i)`, `read_image(i)`,
-            `targets(i)`, `is_published()`, `default_root` and `evaluated_split`. A class, or a
-            dataclass whose fields are flags
+            `sample(i, image)`, `add_targets(method.targets)`, `is_published()`, `default_root` and
+            `evaluated_split`. A class, or a dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is
-            differentiated, its `terms` are logged
+            differentiated, its `terms` are logged; its `epoch` is set, from 1. A network with a
+            parameter `image_size` is given the recipe's
         method.training_batch(batch, num_classes) -> the batch to train on
         method.fast(network, device) -> a faster network with the same output, for --fast
         method.advice(optimizer) -> lines of warning to print before the first step
@@ -122,6 +124,13 @@ class Recipe:
         help="DataLoader workers (0: none; -1: one per core, 8 at most)",
         affects_result=False,
     )
+    threads: int = flag(
+        0,
+        check=not_negative,
+        expected="at least 0",
+        help="threads for the network on a CPU (0: one per core); other numbers round differently",
+        affects_result=False,
+    )
     cache: str = flag(
         "auto",
         choices=("auto", "off"),
@@ -177,14 +186,22 @@ class Recipe:
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler:
         """The recipe's scheduler for an optimiser, after a warm-up if there is one."""
-        asks = "epochs" in inspect.signature(self.scheduler).parameters
-        extra = {"epochs": self.epochs - self.warmup} if asks else {}
         if not self.warmup:
-            return self.scheduler(optimizer, **extra)
+            return _call(self.scheduler, optimizer, epochs=self.epochs)
         # Epoch i of n has i / (n + 1) of the rate.
         rising = LinearLR(optimizer, 1 / (self.warmup + 1), total_iters=self.warmup)
-        falling = self.scheduler(optimizer, **extra)
+        falling = _call(self.scheduler, optimizer, epochs=self.epochs - self.warmup)
         return SequentialLR(optimizer, [rising, falling], milestones=[self.warmup])
+
+    def make_network(self, num_classes: int) -> nn.Module:
+        """The method's network; passes `image_size` if it has that parameter."""
+        return _call(self.method.network, num_classes, image_size=self.image_size)
+
+
+def _call(make: Callable[..., Any], argument: Any, **offered: Any) -> Any:
+    """Call with the argument and those of the offered ones that have a parameter."""
+    known = inspect.signature(make).parameters
+    return make(argument, **{name: value for name, value in offered.items() if name in known})
 
 
 def flags_that_may_change() -> set[str]:

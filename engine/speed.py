@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,28 +19,12 @@ from torchvision.transforms import v2
 
 from common.batch import Sample
 from common.errors import InputError
+from common.machine import free_memory
 
 #: Of images and weights: the fastest for convolutions, on CPUs and on GPUs.
 MEMORY_FORMAT = torch.channels_last
 #: The fraction of the free memory that decoded images may take.
 CACHE_SHARE = 0.5
-
-
-def wants_bf16(amp: str, device: torch.device) -> bool:
-    """Whether to autocast to bfloat16; "auto": if the hardware natively supports it."""
-    if amp != "auto":
-        return amp == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and cpu_supports_bf16()
-
-
-def cpu_supports_bf16() -> bool:
-    """Whether this CPU natively supports bfloat16 (AVX-512 BF16 or AMX)."""
-    try:
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    except AttributeError:  # private names, which another torch may not have
-        return False
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
@@ -95,8 +77,7 @@ class CachedImages:
         if needed is None:
             raise ValueError("the transform does not begin with a resizing to a fixed size")
         self.dataset = dataset
-        self._resize, *rest = dataset.transform.transforms
-        self._rest = v2.Compose(rest)
+        self._resize = dataset.transform.transforms[0]
         self._shape = (len(indices), *self._resize.size, 3)
         self._slots = {index: slot for slot, index in enumerate(indices)}
         # Anonymous memory is allocated page by page as it is written, and has no size limit.
@@ -114,8 +95,8 @@ class CachedImages:
         if not self._filled[slot]:
             pixels[slot] = np.asarray(self._resize(self.dataset.read_image(index)))
             self._filled[slot] = 1
-        image = self._rest(Image.fromarray(pixels[slot]))
-        return Sample(image, self.dataset.labels[index], self.dataset.targets(index))
+        # The transform's own resize then leaves the image as it is, and resizes the targets.
+        return self.dataset.sample(index, Image.fromarray(pixels[slot]))
 
 
 def cache_bytes(dataset: Any, images: int) -> int | None:
@@ -153,19 +134,6 @@ def cache_images(
     cached = [CachedImages(dataset, indices) for dataset, indices in parts]
     text = f"{images:,} images are kept in memory: {_gigabytes(needed)} of {_gigabytes(free)} free"
     return cached, text
-
-
-def free_memory() -> int:
-    """Bytes that new data may take before Linux, or the process's cgroup, runs out of memory."""
-    available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    free = 1024 * int(available[1])
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no such group, or no limit: "max"
-        pass
-    return max(0, free)
 
 
 def _gigabytes(size: int) -> str:

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.cli import call_main
-from common.devices import find_device
+from common.devices import find_device, wants_bf16
 from common.flags import parse_flags, settings
+from common.machine import use_threads
 from common.progress import duration, progress_bar
 from common.signals import Stopped
 
@@ -35,7 +36,7 @@ from .loss_log import LossLog
 from .optim import make_optimizer, moving_average
 from .recipe import Recipe
 from .run_folder import LAST, Skipped, announcement, refuse_existing_run, run_lock, write_config
-from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism, wants_bf16
+from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism
 
 
 @dataclass
@@ -132,11 +133,12 @@ def build(recipe: Recipe, world: World | None = None, *, epoch: int = 1) -> Run:
     world = world or World()
     device = find_device(world.device_name(recipe.device))
     set_determinism(deterministic=recipe.deterministic)
+    use_threads(recipe.threads, device)
     image_size = recipe.image_size_at(epoch)
     training, evaluation = make_loaders(recipe, device, world, image_size)
     seed_everything(recipe.seed)
     num_classes = len(training.dataset.dataset.classes)
-    network = recipe.method.network(num_classes).to(device, memory_format=MEMORY_FORMAT)
+    network = recipe.make_network(num_classes).to(device, memory_format=MEMORY_FORMAT)
     if world.size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     criterion = recipe.method.criterion(num_classes).to(device)
@@ -202,7 +204,7 @@ def run_epoch(run: Run) -> None:
 def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
     """Take the steps of one epoch; returns the means of the loss and its terms."""
     network, criterion = run.ddp_network.train(), run.ddp_criterion.train()
-    run.training.batch_sampler.epoch = epoch
+    run.training.batch_sampler.epoch = run.criterion.epoch = epoch
     log = LossLog(run.device, run.dataset.describe)
     skipped = run.list_if_skipping(run.skipped.training)
     with tqdm(**run.bar(len(run.training.dataset), f"epoch {epoch}/{run.recipe.epochs}")) as bar:

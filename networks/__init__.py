@@ -6,6 +6,7 @@ from .fused import fuse
 from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
 from .method import Method, network_for
 from .packed import fast_network, pack
+from .small_maps import products_on_small_maps
 
 __all__ = [
     "DAN",
@@ -22,5 +23,6 @@ __all__ = [
     "load_backbone",
     "network_for",
     "pack",
+    "products_on_small_maps",
     "resnet18_backbone",
 ]

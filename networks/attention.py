@@ -10,13 +10,21 @@ from common.errors import InputError
 from .dan import DAN
 
 
-def spatial_maps(network: DAN, images: Tensor) -> Tensor:
+def spatial_maps(network: nn.Module, images: Tensor) -> Tensor:
     """The map that each head multiplies the features with (Eq. 3): (B, k, h, w), not negative.
 
+    A rival's map is what its `attention_maps` says.
+
     images: (B, 3, H, W), normalised. No gradients are computed; the network is not changed and
-    should be in eval mode.
+    should be in eval mode. Raises InputError for a network without such maps.
     """
     with torch.no_grad():
+        if hasattr(network, "attention_maps"):
+            return network.attention_maps(images)
+        if not isinstance(network, DAN):
+            raise InputError(
+                f"a {type(network).__name__} has no spatial map of its own; draw it with Grad-CAM++"
+            )
         features = network.features(images)
         maps = [head.sa.attention_map(features) for head in network.attention_heads()]
     return torch.cat(maps, dim=1)
@@ -38,11 +46,12 @@ def map_overlaps(maps: Tensor) -> Tensor:
     return torch.minimum(one, other).sum(dim=3) / torch.maximum(one, other).sum(dim=3)
 
 
-def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
+def grad_cam_maps(network: nn.Module, images: Tensor) -> Tensor:
     """Grad-CAM++ of each head as in the paper's Figure 1: (B, k, H, W), each map from 0 to 1.
 
     The target layer of a head is the output of its spatial unit, the score is the largest logit
-    of the fused output. The network is put into eval mode.
+    of the fused output. A network without heads has one map, of its backbone's output (RAN's: for
+    the full face). The network is put into eval mode.
 
     images: (B, 3, H, W), normalised. Raises InputError where the package grad-cam is missing.
     """
@@ -55,8 +64,8 @@ def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
         ) from error
     maps = []
     # One head at a time: given several layers at once, the package averages their maps.
-    for head in network.attention_heads():
-        cam = GradCAMPlusPlus(LogitsOnly(network), [head.sa])
+    for layer in _target_layers(network):
+        cam = GradCAMPlusPlus(LogitsOnly(network), [layer])
         try:
             with torch.enable_grad():
                 maps.append(torch.from_numpy(cam(images, targets=None)))
@@ -64,6 +73,13 @@ def grad_cam_maps(network: DAN, images: Tensor) -> Tensor:
             cam.activations_and_grads.release()
             network.zero_grad(set_to_none=True)
     return torch.stack(maps, dim=1)
+
+
+def _target_layers(network: nn.Module) -> list[nn.Module]:
+    if isinstance(network, DAN):
+        return [head.sa for head in network.attention_heads()]
+    # Its last child, since PhaNet runs the children one by one.
+    return [getattr(network, "full_face", network.features[-1])]
 
 
 class LogitsOnly(nn.Module):

@@ -114,7 +114,8 @@ def _tensors_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
 def _backbone_names(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """Rename to the backbone's numbers and drop the classifier; other names are an error."""
     if any(name.startswith("features.") for name in weights):
-        ours = ("cat_head", "fc.", "bn.")
+        # The heads, attentions and classifiers of our networks.
+        ours = ("cat_head", "fc.", "bn.", "alpha.", "beta.", "attention.", "attention_heads.")
         parts = {
             name: name.removeprefix("features.") for name in weights if name.startswith("features.")
         }

@@ -13,9 +13,16 @@ from torchvision.models.resnet import BasicBlock
 from .backbone import FEATURE_DIM
 from .dan import DAN, CrossAttentionHead, DANOutput, ResNet18, weigh_heads
 from .precision import full_precision, no_autocast
+from .rivals.dacl import DACL
+from .rivals.eac import EAC
+from .rivals.ran import RAN
+from .rivals.scn import SCN
+
+#: The networks that `fuse` takes; all but DAN have their backbone fused and nothing else.
+FUSABLE = (DAN, ResNet18, DACL, EAC, RAN, SCN)
 
 
-def fuse(model: DAN | ResNet18) -> nn.Module:
+def fuse(model: nn.Module) -> nn.Module:
     """A network that computes what `model.eval()` computes; the model itself is not changed.
 
     Same call, same output. Batch norms are folded into the layers before them; the 3x3, 1x3
@@ -23,10 +30,12 @@ def fuse(model: DAN | ResNet18) -> nn.Module:
     convolution; and pooling comes before scaling, so that no scaled feature map is made.
     The result cannot be trained.
 
-    Raises TypeError for any other network, including subclasses of these.
+    Raises TypeError for a network that is none of `FUSABLE`, including subclasses of these.
     """
-    if type(model) not in (DAN, ResNet18):
-        raise TypeError(f"fuse takes a DAN or a ResNet18, got {type(model).__name__}")
+    if type(model) not in FUSABLE:
+        raise TypeError(
+            f"fuse takes one of FUSABLE, as DAN or a ResNet18, got {type(model).__name__}"
+        )
     like = model.fc.weight
     # Fused in float64 and rounded once; on the CPU, since not every device has float64.
     model = copy.deepcopy(model).eval().cpu().double()

@@ -128,11 +128,19 @@ class LossTerms(NamedTuple):
     terms: dict[str, Tensor]  # scalars
 
 
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """L_cls of logits (B, C): mean cross-entropy with the labels or, where the batch has the target
+    "soft_labels", with those: the fraction of the votes for each class.
+    """
+    with no_autocast(logits):
+        target = batch.targets.get("soft_labels", batch.labels)
+        return F.cross_entropy(full_precision(logits), target)
+
+
 class DANLoss(nn.Module):
     """Unified loss (Eq. 7): L = lambda1 L_affinity + lambda2 L_partition + L_cls.
 
-    L_cls is the cross-entropy of the logits with the labels or, where the batch has the target
-    "soft_labels", with those: the fraction of the votes for each class.
+    L_cls is `cross_entropy`.
 
     fcn_loss "affinity", "center" (weighed by center_weight instead of lambda1) or "none";
     partition "eq6", "released" or "none". Terms that are off are not computed. All terms are
@@ -160,9 +168,7 @@ class DANLoss(nn.Module):
     def forward(self, output: DANOutput, batch: Batch) -> LossTerms:
         """The loss of a network's output for a batch with labels (B,) in 0..classes-1."""
         labels = batch.labels
-        with no_autocast(output.logits):
-            target = batch.targets.get("soft_labels", labels)
-            terms = {"cls": F.cross_entropy(full_precision(output.logits), target)}
+        terms = {"cls": cross_entropy(output.logits, batch)}
         if self.affinity is not None:
             terms["affinity"] = self.affinity(output.features, labels)
         if self.center is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,30 @@ from torch import Tensor, nn, optim
 
 from common.batch import Batch
 from common.errors import InputError
-from common.flags import flag, not_negative, positive
+from common.flags import flag, flag_fields, flags_from, not_negative, positive
 
 from .backbone import MSCELEB, load_backbone
 from .dan import DAN, FUSIONS, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
+from .rivals import RIVALS, Rival
+from .rivals.center import CenterFlags
+from .rivals.dacl import DACLFlags
+from .rivals.dda import DDAFlags
+from .rivals.eac import EACFlags
+from .rivals.feratt import FERAttFlags
+from .rivals.island import IslandFlags
+from .rivals.phanet import PhaNetFlags
+from .rivals.ran import RANFlags
+from .rivals.scn import SCNFlags
+from .small_maps import products_on_small_maps
 from .soft_labels import with_soft_labels
 
 MAX_HEADS = 100  # of a network in a file; more would take minutes to build
+
+
+ARCHS = ("dan", "resnet18", *RIVALS)
+SHARED = ("arch", "pretrained")  # flags of every method; the others are DAN's or a rival's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +49,9 @@ class Method:
 
     arch: str = flag(
         "dan",
-        choices=("dan", "resnet18"),
-        help="dan, or the paper's baseline resnet18: backbone, pooling, linear layer",
+        choices=ARCHS,
+        help="dan; the paper's baseline resnet18: backbone, pooling, linear layer; or a rival "
+        "(docs/rivals.md)",
     )
     heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
     fusion: str = flag(
@@ -84,17 +100,61 @@ class Method:
         help="mix each training image with another; alpha of the Beta distribution (0: off)",
     )
 
-    def network(self, num_classes: int) -> nn.Module:
-        """The network with its backbone loaded; raises InputError where weights are missing."""
+    dacl: DACLFlags = DACLFlags()
+    feratt: FERAttFlags = FERAttFlags()
+    phanet: PhaNetFlags = PhaNetFlags()
+    scn: SCNFlags = SCNFlags()
+    eac: EACFlags = EACFlags()
+    ran: RANFlags = RANFlags()
+    center: CenterFlags = CenterFlags()
+    island: IslandFlags = IslandFlags()
+    dda: DDAFlags = DDAFlags()
+
+    def __post_init__(self):
+        """Raises InputError for a flag of another arch that is not at its default.
+
+        The baseline resnet18 leaves DAN's flags unused.
+        """
+        owners = {kind: name for name, kind in RIVALS.items()}
+        for owner, field in flag_fields(self):
+            if field.name in SHARED or getattr(owner, field.name) == field.default:
+                continue
+            arch = owners.get(type(owner), "dan")
+            if arch != self.arch and (arch, self.arch) != ("dan", "resnet18"):
+                name = field.name.replace("_", "-")
+                given = f"--{name} {getattr(owner, field.name)}"
+                raise InputError(f"{given} is a flag of --arch {arch}; the arch is {self.arch}")
+
+    @property
+    def rival(self) -> Rival | None:
+        """The flags of the rival that `arch` names, which build its network and criterion."""
+        return getattr(self, self.arch) if self.arch in RIVALS else None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of what the data set is asked for besides labels; see `datasets.targets`."""
+        return self.rival.targets if self.rival else ()
+
+    def network(self, num_classes: int, image_size: int = 224) -> nn.Module:
+        """The network with its backbone loaded; raises InputError where weights are missing.
+
+        image_size: pixels, for networks with layers of the feature map's size.
+        """
+        if self.rival:
+            network = self.rival.network(num_classes, image_size)
+            self.rival.load_pretrained(network, self.pretrained)
+            return products_on_small_maps(network)
         baseline = self.arch == "resnet18"
         network = (
             ResNet18(num_classes) if baseline else DAN(num_classes, self.heads, fusion=self.fusion)
         )
         load_backbone(network.features, self.pretrained)
-        return network
+        return products_on_small_maps(network)
 
-    def criterion(self, num_classes: int) -> DANLoss:
+    def criterion(self, num_classes: int) -> nn.Module:
         """The loss; the baseline is trained with cross-entropy alone."""
+        if self.rival:
+            return self.rival.criterion(num_classes)
         baseline = self.arch == "resnet18"
         return DANLoss(
             num_classes,
@@ -134,30 +194,17 @@ def network_for(
     The architecture, the number of heads and of classes are read from names and shapes.
 
     settings: the flags it was trained with, as a checkpoint has them. They give what weights do
-        not show: the fusion of the heads.
+        not show: the fusion of the heads, a rival's forms, and which rival it is where two have
+        the same names.
 
-    Raises InputError where they do not fit any network of this project.
+    Raises InputError where they do not fit any network of this project, or each other.
     """
     fc = state_dict.get("fc.weight")
     if not isinstance(fc, Tensor) or fc.dim() != 2:
         raise InputError("the weights have no classifier fc.weight; expected a DAN or a ResNet-18")
     if len(fc) < 2:
         raise InputError(f"the weights have {len(fc)} classes; expected 2 or more")
-    found = [re.match(r"cat_head(\d{1,6})\.", str(name)) for name in state_dict]
-    numbers = {int(match[1]) for match in found if match}
-    if len(numbers) > MAX_HEADS:
-        raise InputError(f"the weights have {len(numbers)} heads; expected {MAX_HEADS} at most")
-    if numbers != set(range(len(numbers))):
-        raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
-    num_classes, fusion = fc.shape[0], (settings or {}).get("fusion", FUSIONS[0])
-    if fusion not in FUSIONS:
-        raise InputError(f"the weights are of --fusion {fusion}; known are {', '.join(FUSIONS)}")
-
-    def build() -> nn.Module:
-        if not numbers:
-            return ResNet18(num_classes)
-        return DAN(num_classes, len(numbers), fusion=fusion)
-
+    build = _builder(state_dict, settings or {})
     # First without data: a small file must not make us allocate gigabytes.
     with torch.device("meta"):
         network = build()
@@ -180,4 +227,30 @@ def network_for(
         )
     network = build()
     network.load_state_dict(dict(state_dict))
-    return network
+    return products_on_small_maps(network)
+
+
+def _builder(
+    state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> Callable[[], nn.Module]:
+    """What makes the network with random weights; see `network_for`."""
+    num_classes, arch = len(state_dict["fc.weight"]), settings.get("arch", "dan")
+    if arch not in ARCHS:
+        raise InputError(f"the weights are of --arch {arch}; known are {', '.join(ARCHS)}")
+    marked = (name for name, kind in RIVALS.items() if kind.mark and kind.mark in state_dict)
+    rival = arch if arch in RIVALS else next(marked, None)
+    if rival:
+        flags = flags_from(RIVALS[rival](), settings)
+        return lambda: flags.network_like(state_dict, num_classes)
+    found = [re.match(r"cat_head(\d{1,6})\.", str(name)) for name in state_dict]
+    numbers = {int(match[1]) for match in found if match}
+    if len(numbers) > MAX_HEADS:
+        raise InputError(f"the weights have {len(numbers)} heads; expected {MAX_HEADS} at most")
+    if numbers != set(range(len(numbers))):
+        raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
+    if not numbers:
+        return lambda: ResNet18(num_classes)
+    fusion = settings.get("fusion", FUSIONS[0])
+    if fusion not in FUSIONS:
+        raise InputError(f"the weights are of --fusion {fusion}; known are {', '.join(FUSIONS)}")
+    return lambda: DAN(num_classes, len(numbers), fusion=fusion)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .dan import DAN, ResNet18
-from .fused import fuse
+from .fused import FUSABLE, fuse
 
 
 def fast_network(network: nn.Module, device: torch.device, *, bf16: bool = False) -> nn.Module:
     """A faster network on a device with the output of `network.eval()`, which is not changed.
 
-    DAN and the ResNet-18 are fused and, on a CPU, packed. Other networks, including subclasses of
+    The networks of `FUSABLE` are fused and, on a CPU, packed. Others, including subclasses of
     these, may compute something else and are returned as they are.
 
     bf16: whether it will run under autocast to bfloat16.
     """
-    if type(network) not in (DAN, ResNet18):
+    if type(network) not in FUSABLE:
         return network.eval().to(device)
     fused = fuse(network).to(device, memory_format=torch.channels_last)
     return pack(fused, torch.bfloat16 if bf16 else torch.float32) if device.type == "cpu" else fused

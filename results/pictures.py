@@ -68,13 +68,18 @@ def enlarged(image: Image.Image, side: int) -> Image.Image:
 
 
 def map_sheet(
-    images: Sequence[Image.Image], maps: np.ndarray, captions: Sequence[str], title: str
+    images: Sequence[Image.Image],
+    maps: np.ndarray,
+    captions: Sequence[str],
+    title: str,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """One row per image: the image, then each head's map over it (Figure 1).
 
-    maps: (images, heads, h, w); captions: one per row.
+    maps: (images, heads, h, w); captions: one per row; names: of the maps, "head 1" and so on.
     """
     rows, heads = maps.shape[:2]
+    names = names or [f"head {i + 1}" for i in range(heads)]
     figure = Figure(figsize=(1.6 * (heads + 1) + 0.2, 1.85 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, heads + 1, squeeze=False)
     for row, image in enumerate(images):
@@ -84,7 +89,7 @@ def map_sheet(
             axes.imshow(picture)
             axes.set_axis_off()
             if row == 0 and column:
-                axes.set_title(f"head {column}", fontsize=9)
+                axes.set_title(without_math(names[column - 1]), fontsize=9)
         # Under the row and beyond the picture, which is narrower than class names.
         axes, caption = grid[row][0], without_math(captions[row])
         text = axes.text(0, -0.04, caption, transform=axes.transAxes, fontsize=8, va="top")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from common.flags import settings
 from engine.evaluate import wilson_interval
+from networks.rivals import RIVALS
 
 from .experiments import (
     ABLATED,
@@ -28,7 +29,7 @@ from .paper import published
 from .runs import METRICS, FinishedRun, result_settings
 
 #: Settings that belong to a row or a run, not to the protocol that a table's rows share.
-NOT_PROTOCOL = {*ABLATED, "seed"}
+NOT_PROTOCOL = {*ABLATED, "seed", *(name for kind in RIVALS.values() for name in settings(kind()))}
 
 
 class Spread(NamedTuple):

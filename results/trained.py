@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.devices import wants_bf16
 from common.errors import InputError
 from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, transforms
 from engine.checkpoint import load_checkpoint
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
-from engine.speed import wants_bf16
 from networks import fast_network, network_for
+from networks.rivals import RIVALS
 
 from .views import MeanOverViews
 
@@ -47,6 +48,12 @@ class Trained:
         """Which weights these are, where they are a moving average; else empty."""
         decay = self.settings.get("ema", 0.0)
         return f", moving average of the weights (--ema {decay:g})" if decay else ""
+
+    @property
+    def method(self) -> str:
+        """The network's class and, where training was another method's, that `--arch`."""
+        name, arch = type(self.network).__name__, self.settings.get("arch")
+        return f"{name} (--arch {arch})" if arch in RIVALS else name
 
     def class_names(self, dataset: str | None = None) -> list[str]:
         """Names in the order of the logits: the file's, a data set's, or numbers.

@@ -30,7 +30,7 @@ from common.errors import InputError
 from common.files import load_tensors
 from common.flags import flag_fields, parse_flags
 from datasets import FER2013, RAFDB, AffectNet8, FERPlus
-from datasets.base import open_rgb
+from datasets.reading import open_rgb
 from engine.checkpoint import checkpoint_to_resume, content_of, restore
 from engine.train import build
 from networks import network_for

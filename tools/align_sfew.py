@@ -40,8 +40,9 @@ from datasets.alignment import (
     align,
     choose_face,
 )
-from datasets.base import DEMO_FILE, open_rgb
+from datasets.base import DEMO_FILE
 from datasets.detectors import DETECTORS, make_detector
+from datasets.reading import open_rgb
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")

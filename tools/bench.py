@@ -2,13 +2,15 @@
 
     python -m tools.bench
     python -m tools.bench --device cuda --json bench.json
+    python -m tools.bench --image-size 64 --batch-sizes 64
 
 "Plain" is the network as the paper draws it: float32, contiguous, every layer on its own, an
 optimiser that goes through the parameters one by one. "Ours" is what the scripts run:
-channels_last, fused optimiser, for inference the fused network of --fast; in float32 and, where
-the hardware natively supports it, in bfloat16. Both sides run in turn (A B A B ...), and every
-ratio is the median over the pairs, so other work on the machine hits both alike. About four
-minutes on two cores; --quick shows only that everything runs.
+channels_last, fused optimiser, products on small maps, for inference the fused network of --fast;
+in float32 and, where the hardware natively supports it, in bfloat16. Both sides run in turn (A B A
+B ...), and every ratio is the median over the pairs, so other work on the machine hits both alike.
+Everything is measured at the first image size; at the others training steps of the largest batch
+alone. About five minutes on two cores; --quick shows only that everything runs.
 """
 
 from __future__ import annotations
@@ -33,24 +35,26 @@ from torchvision import transforms as v1
 
 from common.batch import Batch
 from common.cli import Parser, call_main
-from common.devices import find_device
+from common.devices import find_device, wants_bf16
 from common.errors import InputError
 from common.files import write_json
 from datasets import RAFDB, transforms
 from datasets.demo import write_rafdb
 from datasets.transforms import MEAN, STD
-from engine.data import SeededImages
+from engine.data import OrderedBatches, SeededImages, batches_on, make_loader
+from engine.evaluate import predict
 from engine.optim import make_optimizer
 from engine.speed import (
     MEMORY_FORMAT,
     CachedImages,
     autocast,
     reporting_compiler_errors,
-    wants_bf16,
 )
-from networks import DAN, DANLoss, ResNet18, fast_network, fuse
+from networks import DAN, DANLoss, ResNet18, fast_network, fuse, products_on_small_maps
 
 CLASSES = 7
+#: FER2013's published training faces; the public test faces are an eighth of them.
+FER2013_FACES, FER2013_SIZE = 28_709, 64
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(heading(setting), flush=True)
     rows: list[Row] = []
     with reporting_compiler_errors():
-        for measure in (inference_rows, training_rows, loading_rows):
-            for row in measure(setting):
-                print(line(row), flush=True)
-                rows.append(row)
+        for row in all_rows(setting, args.image_sizes[1:]):
+            print(line(row), flush=True)
+            rows.append(row)
     costs, peaks = sizes(setting), memory(setting)
     print("\n" + "\n".join([*costs_lines(costs), *peaks_lines(peaks)]))
     if args.json:
@@ -104,16 +107,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 [cpu]")
-    add("--image-size", type=int, default=224, metavar="N", help="pixels [224]")
-    add("--batch-sizes", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="[1 8 32]")
+    many = {"type": int, "nargs": "+", "metavar": "N"}
+    add("--image-size", dest="image_sizes", **many, default=[224, 112, 64], help="[224 112 64]")
+    add("--batch-sizes", **many, default=[1, 8, 32], help="[1 8 32]")
     add("--pairs", type=int, default=15, metavar="N", help="at most so many of each [15]")
     add("--seconds", type=float, default=9.0, metavar="X", help="at most so long a line [9]")
     add("--quick", action="store_true", help="32 pixels, one pair: only to see that it runs")
     add("--compile", action="store_true", help="also the step under torch.compile")
     add("--json", type=Path, metavar="FILE", help="write everything there")
     args = parser.parse_args(arguments)
-    if not 32 <= args.image_size <= 4096:
-        raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
+    for size in args.image_sizes:
+        if not 32 <= size <= 4096:
+            raise InputError(f"--image-size is {size}; expected 32 to 4096")
     if min(args.batch_sizes) < 1 or args.pairs < 1:
         raise InputError("--batch-sizes and --pairs: expected numbers from 1 up")
     return args
@@ -124,11 +129,12 @@ def make_setting(args: argparse.Namespace) -> Setting:
     device = find_device(args.device)
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {args.device} is not measured; expected cpu or cuda")
-    size, batches, pairs = args.image_size, tuple(args.batch_sizes), args.pairs
     if args.quick:
-        size, batches, pairs = 32, (2,), 1
-    bf16 = wants_bf16("auto", device)
-    return Setting(device, size, batches, pairs, args.seconds, bf16, args.compile)
+        args.image_sizes, args.batch_sizes, args.pairs = [32], [2], 1
+    bf16, batches = wants_bf16("auto", device), tuple(args.batch_sizes)
+    return Setting(
+        device, args.image_sizes[0], batches, args.pairs, args.seconds, bf16, args.compile
+    )
 
 
 # --------------------------------------------------------------------------------------------
@@ -175,7 +181,7 @@ def row_of(
     """Two named things measured in turn."""
     pairs = in_turn(setting, (slow[1], fast[1]))
     return Row(
-        what=what,
+        what=f"{what}, {setting.image_size} px",
         slow=slow[0],
         fast=fast[0],
         slow_ms=1000 * statistics.median(a for a, _ in pairs),
@@ -260,7 +266,7 @@ def trainer(
     if plain:
         optimizer = sgd(parameters, lr=1e-4, foreach=False)
     else:
-        network.to(memory_format=MEMORY_FORMAT)
+        products_on_small_maps(network).to(memory_format=MEMORY_FORMAT)
         optimizer = make_optimizer(sgd, parameters, lr=1e-4)
 
     def take_step(batch: Batch) -> None:
@@ -274,38 +280,35 @@ def trainer(
     return take_step
 
 
-def inference_rows(setting: Setting) -> Iterator[Row]:
-    """Ours against plain float32, and DAN against the ResNet-18 under our settings."""
+def all_rows(setting: Setting, other_sizes: Sequence[int]) -> Iterator[Row]:
+    """Everything at the first image size; at the others training steps of the largest batch."""
     for batch in setting.batch_sizes:
-        dan, resnet = networks()
-        plain = ("plain float32", forward(dan, setting, batch, plain=True, bf16=False))
-        for name, bf16 in types(setting):
-            ours = forward(dan, setting, batch, plain=False, bf16=bf16)
-            yield row_of(setting, f"inference, batch {batch}", plain, (f"ours {name}", ours))
-            bare = forward(resnet, setting, batch, plain=False, bf16=bf16)
-            sides = ((f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
-            yield row_of(setting, f"inference, batch {batch}", *sides)
-
-
-def training_rows(setting: Setting) -> Iterator[Row]:
-    """The same for a training step; not for a batch of one, which has no variance."""
+        yield from rows(setting, "inference", forward, batch)
+    # Not for a batch of one, which has no variance.
     for batch in (size for size in setting.batch_sizes if size > 1):
-        plain = step(networks()[0], setting, batch, plain=True, bf16=False)
-        for name, bf16 in types(setting):
-            ours = step(networks()[0], setting, batch, plain=False, bf16=bf16)
-            sides = (("plain float32", plain), (f"ours {name}", ours))
-            yield row_of(setting, f"train step, batch {batch}", *sides)
-            bare = step(networks()[1], setting, batch, plain=False, bf16=bf16)
-            sides = ((f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
-            yield row_of(setting, f"train step, batch {batch}", *sides)
-            if compiles(setting, bf16=bf16):
-                both = step(networks()[0], setting, batch, plain=False, bf16=bf16, compiled=True)
-                sides = ((f"ours {name}", ours), (f"compiled {name}", both))
-                yield row_of(setting, f"train step, batch {batch}", *sides)
+        yield from rows(setting, "train step", step, batch)
+    for size in other_sizes:
+        at_size = replace(setting, image_size=size)
+        yield from rows(at_size, "train step", step, max(2, *setting.batch_sizes))
+    yield from loading_rows(setting)
+    yield epoch_row(replace(setting, image_size=FER2013_SIZE))
+
+
+def rows(setting: Setting, what: str, make: Callable, batch: int) -> Iterator[Row]:
+    """Ours against plain float32, and DAN against the ResNet-18 under our settings."""
+    what = f"{what}, batch {batch}"
+    plain = make(networks()[0], setting, batch, plain=True, bf16=False)
+    for name, bf16 in types(setting):
+        ours, bare = (make(net, setting, batch, plain=False, bf16=bf16) for net in networks())
+        yield row_of(setting, what, ("plain float32", plain), (f"ours {name}", ours))
+        yield row_of(setting, what, (f"DAN {name}", ours), (f"ResNet-18 {name}", bare))
+        if make is step and compiles(setting, bf16=bf16):
+            both = step(networks()[0], setting, batch, plain=False, bf16=bf16, compiled=True)
+            yield row_of(setting, what, (f"ours {name}", ours), (f"compiled {name}", both))
 
 
 # --------------------------------------------------------------------------------------------
-# Loading
+# Loading, and a whole epoch
 
 
 def loading_rows(setting: Setting) -> Iterator[Row]:
@@ -327,6 +330,36 @@ def loading_rows(setting: Setting) -> Iterator[Row]:
         clock = replace(setting, device=torch.device("cpu"))
         yield row_of(clock, what, ("released, files", released), ("ours, files", files))
         yield row_of(clock, what, ("released, files", released), ("ours, memory", memory))
+
+
+def epoch_row(setting: Setting) -> Row:
+    """Loading, training and evaluation of as many faces as FER2013 has: a part, scaled up."""
+    batch = max(2, *setting.batch_sizes)
+    count = 4 * batch
+    name, bf16 = types(setting)[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        faces = synthetic_faces(Path(folder), count, transforms.fer2013_train(setting.image_size))
+        images = SeededImages(CachedImages(faces, range(count)))
+        draws = OrderedBatches(count, batch), OrderedBatches(count // 8, batch)
+        training, evaluation = (
+            make_loader(images, each, workers=0, device=setting.device) for each in draws
+        )
+
+        def epoch(network: nn.Module, take_step: Callable[[Batch], None]) -> None:
+            network.train()
+            for loaded in batches_on(training, setting.device):
+                take_step(loaded)
+            with torch.inference_mode():
+                predict(network, evaluation, setting.device)
+
+        sides = (
+            partial(epoch, network, trainer(network, setting, plain=False, bf16=bf16))
+            for network in networks()
+        )
+        names = (f"DAN {name}", f"ResNet-18 {name}")
+        row = row_of(setting, "epoch of FER2013's size", *zip(names, sides, strict=True))
+    scale = FER2013_FACES / count
+    return replace(row, slow_ms=scale * row.slow_ms, fast_ms=scale * row.fast_ms)
 
 
 def synthetic_faces(folder: Path, count: int, transform: Any) -> Any:
@@ -418,22 +451,18 @@ def heading(setting: Setting) -> str:
         if setting.device.type == "cuda"
         else f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     )
-    name += ", float32 convolutions in TF32" if tf32(setting) else ""
+    if setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32:  # torch's default
+        name += ", float32 convolutions in TF32"
     return (
         f"{setting.device.type} ({name}), torch {torch.__version__}, {setting.image_size} px, "
         f"median of up to {setting.pairs} pairs"
     )
 
 
-def tf32(setting: Setting) -> bool:
-    """Whether a GPU shortens the factors of float32 convolutions, as torch lets it by default."""
-    return setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-
-
 def line(row: Row) -> str:
     """A row as text."""
     return (
-        f"{row.what:<22} {row.slow + ' / ' + row.fast:<42} {row.slow_ms:9.1f} / "
+        f"{row.what:<32} {row.slow + ' / ' + row.fast:<42} {row.slow_ms:9.1f} / "
         f"{row.fast_ms:8.1f} ms = {row.ratio:5.2f}"
     )
 

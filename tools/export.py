@@ -27,6 +27,7 @@ from common.files import write_whole
 from datasets.transforms import MEAN, STD
 from networks import fuse
 from networks.attention import LogitsOnly
+from networks.fused import FUSABLE
 from results.trained import Trained, read_trained
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = read_trained(args.checkpoint)
     size = args.image_size or trained.image_size
     about = describe(trained, size)
-    module = LogitsOnly(fuse(trained.network)).eval()
+    network = trained.network
+    module = LogitsOnly(fuse(network) if type(network) in FUSABLE else network).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 3, size, size, generator=generator)
     program = torch.export.export(

@@ -2,6 +2,7 @@
 
     python -m tools.figures fig1 runs/rafdb-seed0/best.pth
     python -m tools.figures fig1 runs/rafdb-seed0/best.pth photo1.jpg folder/ --map spatial
+    python -m tools.figures fig1 runs/rafdb-seed0/best.pth --beside runs/dacl/best.pth
     python -m tools.figures fig3 runs/without/last.pth runs/with/last.pth
     python -m tools.figures fig5 --runs runs
     python -m tools.figures confusion runs/rafdb-seed0/best.pth
@@ -20,15 +21,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from datasets import DATASETS, FaceDataset, transforms
-from datasets.base import open_rgb
+from datasets.reading import open_rgb
 from engine.evaluate import Metrics
 from networks import DAN
 from networks.attention import grad_cam_maps, spatial_maps
+from networks.rivals import RIVALS
 from results.embedding import embed, sampled_features
 from results.evidence import classes_in_turn, in_batches
 from results.figures import heads_lines, heads_panels, image_files, read_confusion
@@ -54,7 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="figure", required=True, metavar="FIGURE")
     one = commands.add_parser("fig1", help="where each head looks: Grad-CAM++ over images")
-    one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of a DAN")
+    one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of a DAN, or of a rival")
     one.add_argument(
         "images",
         type=Path,
@@ -68,6 +73,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="gradcam",
         help="Grad-CAM++ (needs requirements-figures.txt), or the map that the head multiplies "
         "the features with [gradcam]",
+    )
+    one.add_argument(
+        "--beside",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="of another network, for the first column: the paper's has DACL there",
     )
     _data_flags(one, count=6)
     three = commands.add_parser("fig3", help="t-SNE of the features of two networks")
@@ -127,9 +138,10 @@ def _data_flags(parser: Parser, count: int | None = None) -> None:
 def fig1(args: argparse.Namespace) -> Figure:
     """Figure 1: each head's map beside the image."""
     trained = read_trained(args.checkpoint)
-    network, device = trained.network, find_device(args.device)
-    if not isinstance(network, DAN):
-        raise InputError(f"{args.checkpoint} is a ResNet-18, which has no heads; fig1 needs a DAN")
+    if trained.method == "ResNet18":
+        raise InputError(
+            f"{args.checkpoint} is a ResNet-18, which has no heads; fig1 needs a DAN or a rival"
+        )
     if args.images:
         files = image_files(args.images, args.count)
         images, labels = [open_rgb(file) for file in files], [file.name for file in files]
@@ -138,20 +150,52 @@ def fig1(args: argparse.Namespace) -> Figure:
         chosen = classes_in_turn(dataset.labels, args.count, args.seed)
         images = [dataset.read_image(i) for i in chosen]
         labels = [f"labelled {dataset.classes[dataset.labels[i]]}" for i in chosen]
-    transform = transforms.evaluation(args.image_size or trained.image_size)
-    inputs = [transform(image) for image in images]
-    network = network.to(device).eval()
+    captions = [
+        f"{label}, taken for {taken}"
+        for label, taken in zip(labels, _taken_for(trained, images, args), strict=True)
+    ]
+    maps, names = _maps(trained, images, args)
+    kind = "Grad-CAM++" if args.map == "gradcam" else "spatial maps"
+    title = f"{kind} of {args.checkpoint}"
+    if args.beside:
+        others, theirs = _maps(read_trained(args.beside), images, args)
+        others = F.interpolate(others, maps.shape[2:], mode="bilinear")  # of another image size
+        maps, names = torch.cat([others, maps], dim=1), [*theirs, *names]
+        title = f"{title} beside {args.beside}"
+    return map_sheet(images, maps.numpy(), captions, title, names)
+
+
+def _inputs(trained: Trained, images: Sequence[Image.Image], size: int | None) -> list[Tensor]:
+    transform = transforms.evaluation(size or trained.image_size)
+    return [transform(image) for image in images]
+
+
+def _taken_for(
+    trained: Trained, images: Sequence[Image.Image], args: argparse.Namespace
+) -> list[str]:
+    """The most probable class of each image, with its probability."""
+    device = find_device(args.device)
+    network, classes = trained.network.to(device).eval(), trained.class_names(args.dataset)
+    inputs = _inputs(trained, images, args.image_size)
     with torch.no_grad():
         logits = in_batches(inputs, device, lambda batch: network(batch).logits)
+    rows = logits.softmax(dim=1)
+    return [f"{classes[int(row.argmax())]} {100 * row.max():.0f} %" for row in rows]
+
+
+def _maps(
+    trained: Trained, images: Sequence[Image.Image], args: argparse.Namespace
+) -> tuple[Tensor, list[str]]:
+    """Each head's map, or the only one of a network without heads: (images, k, h, w); names."""
+    device = find_device(args.device)
+    network = trained.network.to(device).eval()
     take = grad_cam_maps if args.map == "gradcam" else spatial_maps
-    maps = in_batches(inputs, device, partial(take, network))
-    classes = trained.class_names(args.dataset)
-    captions = [
-        f"{label}, taken for {classes[int(row.argmax())]} {100 * row.softmax(0).max():.0f} %"
-        for label, row in zip(labels, logits, strict=True)
-    ]
-    kind = "Grad-CAM++" if args.map == "gradcam" else "spatial maps"
-    return map_sheet(images, maps.numpy(), captions, f"{kind} of {args.checkpoint}")
+    maps = in_batches(_inputs(trained, images, args.image_size), device, partial(take, network))
+    if isinstance(network, DAN):
+        return maps, [f"head {i + 1}" for i in range(maps.shape[1])]
+    if args.map == "spatial" and hasattr(network, "map_names"):
+        return maps, list(network.map_names)
+    return maps, [str(trained.settings.get("arch", type(network).__name__)).upper()]
 
 
 def _opened(trained: Trained, args: argparse.Namespace) -> FaceDataset:
@@ -181,13 +225,15 @@ def fig3(args: argparse.Namespace) -> Figure:
             )
         shown = (dataset, labels)
         found = embed(features, labels, seed=args.seed)
-        loss = trained.settings.get("fcn_loss", "not known")
+        loss = f"FCN loss: {trained.settings.get('fcn_loss', 'not known')}"
+        if trained.settings.get("arch") in RIVALS:
+            loss = trained.settings["arch"]
         print(
-            f"{path} (FCN loss: {loss}), {len(labels):,} images of {dataset.name} "
+            f"{path} ({loss}), {len(labels):,} images of {dataset.name} "
             f"{dataset.split}: silhouette {found.features_silhouette:.4f} of the features, "
             f"{found.points_silhouette:.4f} in the plane"
         )
-        title = f"FCN loss: {loss}\nsilhouette {found.features_silhouette:.3f} of the features"
+        title = f"{loss}\nsilhouette {found.features_silhouette:.3f} of the features"
         panels.append((title, found.points))
     dataset, labels = shown
     title = f"t-SNE of the FCN's features, {len(labels):,} images of {dataset.name} {dataset.split}"

@@ -123,7 +123,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--image-size is {args.image_size}; expected 32 to 4096")
     if args.batch_size < 2 or args.images < args.batch_size:
         raise InputError("--batch-size and --images: expected 2 or more, and a batch of images")
-    args.batch_sizes, args.pairs, args.seconds = [args.batch_size], 5, 9.0
+    args.image_sizes, args.batch_sizes = [args.image_size], [args.batch_size]
+    args.pairs, args.seconds = 5, 9.0
     return args
 
 

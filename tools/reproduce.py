@@ -8,11 +8,15 @@ Flags that are not listed here go to the train script of every run. Finished run
 ones go on where they stopped, so the same command may be given again at any time. On FER2013 and
 FER+, where the paper has no pre-trained backbone, a ResNet-18 is trained first and every row starts
 from it, unless --pretrained names another.
+
+Small runs do not keep the threads of a CPU busy: with --jobs 2 two runs share the cores, and both
+are done sooner than one after the other. The output of each is in a file beside its run folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -21,11 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import Parser, call_main
-from common.devices import find_device
+from common.devices import find_device, wants_bf16
 from common.errors import InputError
+from common.machine import available_cores
 from common.progress import duration
 from engine.recipe import Recipe
-from engine.speed import wants_bf16
+from engine.run_folder import LAST
 from results.experiments import SCRIPTS, TABLES, Table, tables_named
 from results.plan import Planned, make_plan, published_sizes
 from results.render import as_text
@@ -35,6 +40,7 @@ from results.tables import make_tables
 from .bench import CLASSES, Setting, step, stopwatch
 
 ROOT = Path(__file__).resolve().parents[1]
+POLL = 0.1  # seconds between looks at the runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.dry_run:
         show_plan(planned, waiting)
         return 0
-    status = run_all(waiting, total=len(planned))
+    status = run_all(waiting, total=len(planned), jobs=args.jobs)
     if status == 0:
         print_tables(tables, args.runs)
     return status
@@ -75,10 +81,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     )
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 [1]")
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, on a CPU [1]")
     add("--dry-run", action="store_true", help="list what would run and how long it may take")
     args, extra = parser.parse_known_args(arguments)
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; expected at least 1")
+    if args.jobs < 1:
+        raise InputError(f"--jobs is {args.jobs}; expected at least 1")
     return args, extra
 
 
@@ -95,27 +104,74 @@ def show_plan(planned: Sequence[Planned], waiting: Sequence[Planned]) -> None:
     )
 
 
-def run_all(waiting: Sequence[Planned], total: int) -> int:
-    """Run one after another; returns the exit status of the first that failed, else 0."""
-    clock = Estimate()
-    for done, run in enumerate(waiting):
-        left = sum(clock.seconds(other) for other in waiting[done:])
-        print(
-            f"\n== run {total - len(waiting) + done + 1} of {total}, about {duration(left)} left: "
-            f"{run.command}",
-            flush=True,
-        )
-        started = time.perf_counter()
-        script = ROOT / SCRIPTS[run.dataset].name
-        status = subprocess.call([sys.executable, str(script), *run.arguments, "--resume"])
+def run_all(waiting: Sequence[Planned], *, total: int, jobs: int = 1) -> int:
+    """Run them, `jobs` at a time; returns the exit status of the first that failed, else 0.
+
+    A run waits for the one that trains its backbone. After a failure no other run is started.
+    """
+    clock, to_start, running, status = Estimate(), list(waiting), [], 0
+    try:
+        while running or (to_start and not status):
+            while len(running) < jobs and not status and (run := next_run(to_start, running)):
+                to_start.remove(run)
+                left = sum(clock.seconds(r) for r in (run, *to_start, *(r.run for r in running)))
+                number = total - len(to_start)
+                print(f"\n== run {number} of {total}, about {duration(left / jobs)} left: ", end="")
+                running.append(Running(run, jobs))
+            time.sleep(POLL)
+            for ended in [each for each in running if each.process.poll() is not None]:
+                running.remove(ended)
+                clock.learn(ended.run, time.perf_counter() - ended.started)
+                ended_with = ended.report()
+                status = status or ended_with
+    finally:
+        for each in running:
+            each.process.terminate()
+        for each in running:
+            each.process.wait()
+    return status
+
+
+def next_run(to_start: Sequence[Planned], running: Sequence[Running]) -> Planned | None:
+    """The first run whose backbone is not still to be trained."""
+    missing = {str(run.folder / LAST) for run in (*to_start, *(each.run for each in running))}
+    ready = (run for run in to_start if run.recipe.method.pretrained not in missing)
+    return next(ready, None)
+
+
+class Running:
+    """A run that has been started; of several at a time, each with its share of the cores."""
+
+    def __init__(self, run: Planned, jobs: int):
+        """Start it; with several jobs its output goes to a file beside its folder."""
+        self.run, self.started = run, time.perf_counter()
+        self.log = run.folder.with_name(f"{run.folder.name}.log") if jobs > 1 else None
+        arguments = [*run.arguments, "--resume"]
+        if jobs > 1 and "--threads" not in arguments:
+            arguments += ["--threads", str(max(1, len(available_cores()) // jobs))]
+        print(f"{run.command}{f' > {self.log}' if self.log else ''}", flush=True)
+        command = [sys.executable, str(ROOT / SCRIPTS[run.dataset].name), *arguments]
+        with contextlib.ExitStack() as stack:
+            output = None
+            if self.log:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                output = stack.enter_context(self.log.open("ab"))
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def report(self) -> int:
+        """Say how it ended; returns its exit status, as a shell gives it."""
+        status = self.process.returncode
         if status:
             print(
-                f"error: this run ended with status {status}; the same command goes on from here",
+                f"error: {'this run' if self.log is None else self.run.folder} ended with status "
+                f"{status}{f', see {self.log}' if self.log else ''}; the same command goes on from "
+                "here",
                 file=sys.stderr,
             )
-            return 128 - status if status < 0 else status
-        clock.learn(run, time.perf_counter() - started)
-    return 0
+        elif self.log:
+            seconds = time.perf_counter() - self.started
+            print(f"finished after {duration(seconds)}: {self.run.folder}", flush=True)
+        return 128 - status if status < 0 else status
 
 
 class Estimate:

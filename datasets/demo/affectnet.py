@@ -73,15 +73,15 @@ def _write_face(layout: str, plan: Plan, job: Job) -> Row:
         annotations = plan.root / part / "annotations"
         annotations.mkdir(exist_ok=True)
         np.save(annotations / f"{number}{LABEL_SUFFIX}", np.array(str(label)))
-    return name, face.landmarks
+    return Row(name, face.landmarks, face.yaw)
 
 
 def _csv_rows(split: str, jobs: Sequence[Job], rows: Sequence[Row]) -> Iterator[tuple]:
     """The rows of training.csv or validation.csv; the face is in the middle of its picture."""
     edge = (PICTURE_SIZE - FACE_SIZE) // 2
-    for job, (name, points) in zip(jobs, rows, strict=True):
+    for job, row in zip(jobs, rows, strict=True):
         if job.split == split:
-            where = name.removeprefix(f"{IMAGE_FOLDER}/")
+            where = row.name.removeprefix(f"{IMAGE_FOLDER}/")
             # The release has 68 landmarks; nothing reads them.
-            landmarks = ";".join(coordinates(points))
+            landmarks = ";".join(coordinates(row.landmarks))
             yield where, edge, edge, FACE_SIZE, FACE_SIZE, landmarks, job.label, 0, 0

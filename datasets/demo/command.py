@@ -11,6 +11,7 @@ from common.cli import Parser
 
 from ..affectnet import LAYOUTS
 from .affectnet import write_affectnet
+from .feratt import write_feratt
 from .rafdb import write_rafdb
 from .sfew import write_sfew
 from .sheet import write_sheet
@@ -18,6 +19,7 @@ from .sheet import write_sheet
 #: Sub-command -> what it is, what it writes to, and the function whose keywords are its flags.
 COMMANDS = {
     "rafdb": ("RAF-DB's layout", "DIR", write_rafdb),
+    "feratt": ("faces somewhere in pictures, with masks and clean pictures", "DIR", write_feratt),
     "affectnet": ("AffectNet's layouts", "DIR", write_affectnet),
     "sfew": ("SFEW's layout", "DIR", write_sfew),
     "sheet": ("a contact sheet", "OUT.png", write_sheet),
@@ -30,7 +32,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "val": {"type": int, "help": "validation images"},
     "per_class": {"type": int, "help": "faces per expression"},
     "seed": {"type": int, "help": "seed of all that is random"},
-    "size": {"type": int, "help": "side of a face in pixels"},
+    "size": {"type": int, "help": "side of an image in pixels"},
+    "turn": {"type": float, "help": "degrees by which heads are turned at most; adds poses.csv"},
     "workers": {"type": int, "help": "processes; None is one per core"},
 }
 

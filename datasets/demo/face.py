@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,8 @@ class SyntheticFace:
         expression: one of `EXPRESSIONS`.
         action_units: action unit -> intensity in the (left, right) half of the image, where not 0.
         jpeg_quality: the quality to save this face with, 40..95.
+        yaw: degrees, positive where the face looks to the right of the image.
+        mask: 8-bit grey image, 255 within the outline of the face.
     """
 
     image: Image.Image
@@ -40,6 +42,8 @@ class SyntheticFace:
     expression: str
     action_units: dict[str, tuple[float, float]]
     jpeg_quality: int
+    yaw: float
+    mask: Image.Image
 
 
 def draw_face(
@@ -49,6 +53,7 @@ def draw_face(
     size: int = 100,
     zoom: float = 1.0,
     degrade: bool = True,
+    turn: float = 0.0,
     action_units: Mapping[str, float | Sequence[float]] | None = None,
 ) -> SyntheticFace:
     """Draw one face.
@@ -63,12 +68,13 @@ def draw_face(
         zoom: how large the face is in the image; 1 fills it as in RAF-DB's aligned crops.
         degrade: apply color cast, contrast, blur, low resolution and noise; JPEG compression is
             left to whoever saves the image.
+        turn: degrees that the head is turned by, -90..90, besides a random 10.
         action_units: draw exactly these (one intensity, or left and right of the image) instead
             of random ones of the expression.
 
     Raises:
         InputError: unknown expression or action unit, an intensity outside 0..1, a size below 32
-            pixels, or a zoom that is not positive.
+            pixels, a zoom that is not positive, or another turn.
     """
     if expression not in PROTOTYPES:
         raise InputError(f"unknown expression {expression!r}; known: {', '.join(EXPRESSIONS)}")
@@ -76,9 +82,11 @@ def draw_face(
         raise InputError(f"size is {size} pixels; faces are drawn from 32 pixels up")
     if not zoom > 0:
         raise InputError(f"zoom is {zoom}; expected more than 0")
+    if not -90 <= turn <= 90:
+        raise InputError(f"turn is {turn}; expected -90 to 90 degrees")
     # Separate streams, so that the number of draws for one thing cannot change another.
     who, how, look, brush, camera = map(np.random.default_rng, rng.integers(2**63, size=5))
-    view = random_view(look, zoom)
+    view = replace(random_view(look, zoom), turn=np.deg2rad(turn))
     units = random_units(expression, how) if action_units is None else given_units(action_units)
     face = FaceShape.of(random_person(who), units)
     canvas = Canvas(size, view, background(brush))
@@ -94,4 +102,6 @@ def draw_face(
             name: (units.left[name], units.right[name]) for name in ACTION_UNITS if units.mean[name]
         },
         jpeg_quality=int(look.integers(40, 96)),
+        yaw=view.degrees(),
+        mask=canvas.mask([face.outline], soft=0),
     )

@@ -10,7 +10,10 @@ from PIL import Image, ImageChops
 from .canvas import Canvas
 from .geometry import FaceShape, brow_line, eyelids, mirror, ribbon, skin_folds, smooth
 from .person import Person
-from .view import HEAD_UNIT, project
+from .view import HALF_HEIGHT, HALF_WIDTH, HEAD_UNIT, MIDDLE, project
+
+#: Height of the tip of the nose above the head's ellipsoid, in head units.
+NOSE_LIFT = 0.25
 
 
 def paint(canvas: Canvas, face: FaceShape, rng: np.random.Generator) -> np.ndarray:
@@ -25,7 +28,7 @@ def paint(canvas: Canvas, face: FaceShape, rng: np.random.Generator) -> np.ndarr
     _paint_hair(canvas, person, rng)
     _paint_glasses(canvas, person, rng)
     canvas.flush()
-    tip = project(nose[None], view, 0.25)
+    tip = project(nose[None], view, NOSE_LIFT)
     return np.concatenate([project(pupils, view), tip, project(corners, view)])
 
 
@@ -67,6 +70,11 @@ def _paint_head(canvas: Canvas, face: FaceShape, rng: np.random.Generator) -> No
         ear = np.array([(0.95, -0.2), (1.12, -0.25), (1.18, 0.0), (1.12, 0.35), (0.98, 0.5)])
         ear = smooth(ear * (sign * person.face_width / 1.04, 1), closed=True)
         canvas.fill(ear, skin * 0.86)
+    if canvas.view.turn:  # the back of the head
+        angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+        x, y = HALF_WIDTH * np.cos(angle), MIDDLE + HALF_HEIGHT * np.sin(angle)
+        back = np.stack([1.001 * x, np.minimum(y, 0.9)], axis=1)
+        canvas.fill(back, (skin if person.hair_style == "bald" else hair) * 0.8)
     canvas.fill(face.outline, skin)
 
 
@@ -120,6 +128,12 @@ def _paint_nose(canvas: Canvas, face: FaceShape) -> np.ndarray:
     """Paint nostrils and wings; returns the tip, (2,) in head units. Shading does the rest."""
     person, wrinkled = face.person, face.units.mean["AU9"]
     w, y = person.nose_width * (1 + 0.14 * wrinkled), person.nose_y - 0.05 * wrinkled
+    if canvas.view.turn:  # its profile
+        angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        for part in np.linspace(0.1, 1, 9):
+            center, radius = (0, part * y), 0.05 + 0.07 * part
+            canvas.fill(center + radius * circle, person.skin * 0.97, NOSE_LIFT * part)
     for sign in (-1, 1):
         wide = np.array((sign * w, 1))
         wing = np.array([(0.78, -0.09), (1.02, -0.02), (0.95, 0.08), (0.62, 0.09)]) * wide

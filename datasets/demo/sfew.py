@@ -38,10 +38,11 @@ def write_sfew(
 
 
 def _write_frame(plan: Plan, job: Job) -> Row:
-    frame, landmarks = face_in_frame(*plan.draw(job, size=FACE_SIZE))
+    face, rng = plan.draw(job, size=FACE_SIZE)
+    frame, landmarks = face_in_frame(face, rng)
     name = f"{job.split.capitalize()}/{SFEW.classes[job.label]}/{job.number:05d}.png"
     save(plan.root / name, frame, compress_level=1)
-    return name, landmarks
+    return Row(name, landmarks, face.yaw)
 
 
 def face_in_frame(face: SyntheticFace, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:

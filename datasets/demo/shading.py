@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 
 from .canvas import Canvas
 from .geometry import FaceShape, jaw_drop
-from .view import HEAD_CENTER, HEAD_UNIT, View
+from .view import HEAD_CENTER, HEAD_UNIT, View, turned
 
 
 def _bumps(face: FaceShape, light_x: float) -> np.ndarray:
@@ -60,6 +60,8 @@ def _shading(face: FaceShape, view: View, size: int) -> np.ndarray:
     lambert = np.maximum(nx * view.light[0] + ny * view.light[1] + nz * view.light[2], 0)
     shade = view.ambient + (1.12 - view.ambient) * lambert
     cx, cy, rx, ry, gain = _bumps(face, view.light[0]).T[..., None]
+    if view.turn:
+        cx = turned(np.stack([cx[:, 0], cy[:, 0]], axis=1), view.turn)[:, None]
     # The spots lie on the head, so they shift with it; at 0.9 of its depth on average.
     columns = np.exp(-(((x - cx - 0.9 * view.yaw) / rx) ** 2))
     rows = np.exp(-(((y - cy - 0.9 * view.pitch) / ry) ** 2))

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +26,14 @@ from .action_units import SYNONYMS
 from .face import VERSION, SyntheticFace, draw_face
 
 LANDMARK_FILE = "landmarks.csv"
-#: The name of an image below the root, as landmarks.csv has it, and its landmarks (5, 2), pixels.
-Row = tuple[str, np.ndarray]
+
+
+class Row(NamedTuple):
+    """An image that was written."""
+
+    name: str  # below the root, as landmarks.csv has it
+    landmarks: np.ndarray  # (5, 2), pixels
+    yaw: float  # degrees
 
 
 class Job(NamedTuple):
@@ -52,6 +58,7 @@ class Plan:
     seed: int
     workers: int | None  # processes; None is one per core
     last_file: str | Path = LANDMARK_FILE  # while it is missing, the data set is unfinished
+    options: Mapping[str, object] = field(default_factory=dict)  # more that demo.json tells
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -84,7 +91,7 @@ class Plan:
         Raises InputError where the root holds something else; nothing is overwritten.
         """
         about = {"drawn_by": "datasets.demo", "layout": self.layout, "version": VERSION}
-        about |= {"seed": self.seed, **self.counts}
+        about |= {"seed": self.seed, **self.counts, **self.options}
         if _is_finished(self.root, about, self.root / self.last_file):
             print(f"{self.root} already holds these {len(jobs)} faces, seed {self.seed}")
             return []
@@ -126,7 +133,7 @@ def save(path: Path, image: Image.Image, **options: Any) -> None:
 def write_landmarks(root: Path, rows: Sequence[Row]) -> None:
     """landmarks.csv: image names and their landmarks in pixels, as tools.align_sfew reads them."""
     columns = ("image", *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy"))
-    table = ((name, *coordinates(points)) for name, points in rows)
+    table = ((row.name, *coordinates(row.landmarks)) for row in rows)
     write_table(root / LANDMARK_FILE, columns, table)
 
 

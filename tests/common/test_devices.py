@@ -1,11 +1,14 @@
-"""--device: which names stand for a device, and which are refused."""
+"""--device: which names stand for a device, and which are refused; who supports bfloat16."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from common.devices import find_device
+from common import devices
+from common.devices import cpu_supports_bf16, find_device, wants_bf16
 from common.errors import InputError
 
 
@@ -20,3 +23,29 @@ def test_auto_takes_a_gpu_where_there_is_one(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     assert find_device("auto").type == ("cuda" if gpu else "cpu")
     assert find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_takes_bf16_where_the_hardware_natively_supports_it(monkeypatch, native):
+    asked = []
+    monkeypatch.setattr(devices, "cpu_supports_bf16", lambda: native)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: asked.append(including_emulation) or native,
+    )
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        assert wants_bf16("auto", device) == native
+        assert wants_bf16("bf16", device)
+        assert not wants_bf16("off", device)
+    assert asked == [False]
+    assert not wants_bf16("auto", torch.device("mps"))
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_a_cpu_has_bf16_with_avx512_or_amx(monkeypatch, avx512, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert cpu_supports_bf16() == (avx512 or amx)
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace())  # of another torch
+    assert not cpu_supports_bf16()

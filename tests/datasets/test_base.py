@@ -14,7 +14,8 @@ from PIL import Image
 from common.batch import Sample
 from common.errors import InputError
 from datasets import DATASETS, FER2013, RAFDB, SFEW, AffectNet8, FaceDataset, FERPlus, transforms
-from datasets.base import DEMO_FILE, open_rgb, to_rgb
+from datasets.base import DEMO_FILE
+from datasets.reading import open_rgb, to_rgb
 from tests.support.layouts import (
     grey,
     write_annotations,

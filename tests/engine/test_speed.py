@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,13 +21,11 @@ from engine.speed import (
     autocast,
     cache_bytes,
     cache_images,
-    free_memory,
     reporting_compiler_errors,
-    wants_bf16,
 )
 from tests.support.scripts import SIZE, Forked, differences, small_recipe, train_tiny
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 IMAGE_BYTES = SIZE * SIZE * 3
 
 # --------------------------------------------------------------------------------------------
@@ -167,19 +163,6 @@ def test_images_are_kept_on_linux_alone(data, monkeypatch):
     assert line.endswith("workers share no memory")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
-def test_free_memory_is_what_the_kernel_and_the_cgroup_leave(tmp_path, monkeypatch):
-    assert 2**20 < free_memory() < 2**50
-    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:     1000 kB\n")
-    files = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": tmp_path}
-    monkeypatch.setattr(speed, "Path", lambda name: files[name])
-    assert free_memory() == 1_024_000  # no limit is known
-    for limit, used, expected in (("max", 5, 1_024_000), (50_000, 20_000, 30_000), (5, 7, 0)):
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / "memory.current").write_text(f"{used}\n")
-        assert free_memory() == expected
-
-
 @pytest.mark.parametrize(("flag", "kept"), [("auto", True), ("off", False)])
 def test_the_flag_decides_and_the_log_says_so(data, tmp_path, capsys, flag, kept):
     loaders = make_loaders(small_recipe(data, tmp_path, "--cache", flag), CPU, World())
@@ -200,32 +183,6 @@ def test_evaluated_images_are_bitwise_identical_too(data, tmp_path):
 
 # --------------------------------------------------------------------------------------------
 # bfloat16
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_auto_takes_bf16_where_the_hardware_natively_supports_it(monkeypatch, native):
-    asked = []
-    monkeypatch.setattr(speed, "cpu_supports_bf16", lambda: native)
-    monkeypatch.setattr(
-        torch.cuda,
-        "is_bf16_supported",
-        lambda including_emulation=True: asked.append(including_emulation) or native,
-    )
-    for device in (CPU, GPU):
-        assert wants_bf16("auto", device) == native
-        assert wants_bf16("bf16", device)
-        assert not wants_bf16("off", device)
-    assert asked == [False]
-    assert not wants_bf16("auto", torch.device("mps"))
-
-
-@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
-def test_a_cpu_has_bf16_with_avx512_or_amx(monkeypatch, avx512, amx):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert speed.cpu_supports_bf16() == (avx512 or amx)
-    monkeypatch.setattr(torch, "cpu", SimpleNamespace())  # of another torch
-    assert not speed.cpu_supports_bf16()
 
 
 @pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -399,6 +399,7 @@ class PoseLoss(nn.Module):
 class PoseMethod:
     """Nothing of DAN's."""
 
+    targets: ClassVar[tuple[str, ...]] = ()
     pose_weight: float = flag(0.5, help="weight of the pose")
 
     def network(self, num_classes: int) -> nn.Module:

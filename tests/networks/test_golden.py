@@ -6,7 +6,6 @@ import csv
 import math
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,21 +16,12 @@ from networks.losses import VARIANCE_FLOOR
 from tests.support.golden import (
     CASES,
     STATE_DICT_TABLE,
+    assert_agrees,
     load_case,
     rebuilt_batch,
     rebuilt_state_dict,
 )
 from tests.support.scripts import batch_of
-
-RELATIVE = 1e-9
-
-
-def assert_agrees(ours: Tensor, expected) -> None:
-    """1e-9 relative in float64; numbers that cancel to almost 0 relative to the largest one."""
-    assert ours.dtype == torch.float64
-    expected = np.asarray(expected, dtype=np.float64)
-    noise = 1e-12 * np.abs(expected).max()
-    np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=RELATIVE, atol=noise)
 
 
 class Rebuilt(NamedTuple):

@@ -26,6 +26,7 @@ from engine.recipe import Recipe, flags_that_may_change
 from engine.train import train
 from networks import Method
 from networks.backbone import MSCELEB
+from networks.rivals import RIVALS
 from results import published_for
 from results.trained import open_dataset, read_trained
 from tests.support.layouts import (
@@ -108,6 +109,7 @@ SHARED = {
     "warmup": 0,
     "ema": 0.0,
     "grow": "",
+    **{name: value for kind in RIVALS.values() for name, value in settings(kind()).items()},
     "holdout": 0.0,
     "limit": 0,
     "seed": 0,

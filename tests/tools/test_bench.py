@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.errors import InputError
+from networks.small_maps import SmallMapConv2d
 from tools import bench
 
 
@@ -29,6 +30,41 @@ def test_the_ratio_is_the_median_over_the_pairs(setting, monkeypatch):
     row = bench.row_of(setting, "what", ("slow", None), ("fast", None))
     assert (row.ratio, row.slow_ms, row.fast_ms, row.pairs) == (3.0, 9000.0, 2000.0, 3)
     assert "=  3.00" in bench.line(row)
+
+
+def test_other_sizes_have_training_steps_of_the_largest_batch_alone(setting, monkeypatch):
+    seen = []
+    for name in ("forward", "step"):
+        monkeypatch.setattr(
+            bench,
+            name,
+            lambda _, at, batch, name=name, **__: seen.append((name, at.image_size, batch)),
+        )
+    monkeypatch.setattr(bench, "row_of", lambda *_: None)
+    monkeypatch.setattr(bench, "loading_rows", lambda _: [])
+    monkeypatch.setattr(bench, "epoch_row", lambda _: None)
+    list(bench.all_rows(bench.replace(setting, image_size=224, batch_sizes=(1, 8)), [112, 64]))
+    assert list(dict.fromkeys(seen)) == [
+        ("forward", 224, 1),
+        ("forward", 224, 8),
+        ("step", 224, 8),
+        ("step", 112, 8),
+        ("step", 64, 8),
+    ]
+
+
+def test_plain_is_without_products_on_small_maps(setting):
+    for plain in (True, False):
+        network = bench.networks()[0]
+        bench.trainer(network, setting, plain=plain, bf16=False)
+        kinds = {type(layer) for layer in network.modules()}
+        assert (SmallMapConv2d in kinds) is not plain
+
+
+def test_an_epoch_is_scaled_to_the_faces_of_fer2013(setting, monkeypatch):
+    monkeypatch.setattr(bench, "in_turn", lambda *_: [(2.0, 1.0)])
+    row = bench.epoch_row(setting)  # 4 batches of 2
+    assert (row.slow_ms, row.fast_ms, row.ratio) == (2000 * 28_709 / 8, 1000 * 28_709 / 8, 2.0)
 
 
 def test_a_line_ends_when_its_time_is_up(setting):
@@ -78,7 +114,12 @@ def test_quick_writes_every_part_of_the_table(tmp_path, capsys):
     content = json.loads((tmp_path / "bench.json").read_text())
     shown = capsys.readouterr().out
     whats = {row["what"] for row in content["rows"]}
-    assert {"inference, batch 2", "train step, batch 2", "loading 8 images"} <= whats
+    assert whats == {
+        "inference, batch 2, 32 px",
+        "train step, batch 2, 32 px",
+        "loading 8 images, 32 px",
+        "epoch of FER2013's size, 64 px",
+    }
     assert all(row["ratio"] > 0 for row in content["rows"])
     assert content["peak_megabytes"]
     assert all(bench.line(bench.Row(**row)) in shown for row in content["rows"])

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from common.errors import InputError
+from common.flags import settings
 from datasets.transforms import MEAN, STD
-from networks import DAN
+from networks import DAN, Method
+from networks.rivals import RIVALS
+from tests.networks.rivals.test_common import LIKE_ISLAND
 from tools import export
 
 pytestmark = pytest.mark.slow
@@ -57,6 +60,17 @@ def test_an_exported_program_has_the_networks_logits(trained, tmp_path, capsys):
     for batch in (1, 5):
         images = torch.randn(batch, 3, 32, 32)
         assert_close(loaded(images), network, images)
+
+
+@pytest.mark.parametrize("arch", [arch for arch in RIVALS if arch not in LIKE_ISLAND])
+def test_every_rival_is_exported(arch, tmp_path):
+    method = Method(arch=arch, pretrained="none")
+    network = method.network(3, 32).eval()
+    content = {"model_state_dict": network.state_dict(), "class_names": NAMES}
+    torch.save({**content, "settings": {**settings(method), "image_size": 32}}, tmp_path / "x.pth")
+    export.main([str(tmp_path / "x.pth"), str(tmp_path / "x.pt2")])
+    loaded = torch.export.load(str(tmp_path / "x.pt2")).module()
+    assert_close(loaded(images := torch.randn(2, 3, 32, 32)), network, images)
 
 
 def test_a_released_file_gives_the_names_of_its_data_set(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from PIL import Image
 
 import eval as eval_script
 from common.errors import InputError
+from common.flags import settings
 from datasets import RAFDB
-from networks import DAN, ResNet18
+from networks import DAN, Method, ResNet18
+from networks.rivals import RIVALS
+from tests.networks.rivals.test_common import LIKE_ISLAND
 from tests.support.run_folders import write_run
 from tests.support.scripts import CLASSES
 from tools import figures
@@ -59,6 +63,41 @@ def test_fig1_draws_images_of_the_data_set_and_given_ones(checkpoint, data, tmp_
 def test_fig1_refuses_a_network_without_heads(data, tmp_path):
     path = save(tmp_path / "r.pth", ResNet18(CLASSES), data)
     assert "no heads" in refusal("fig1", path, "--map", "spatial")
+
+
+@pytest.mark.slow
+def test_fig1_puts_another_networks_map_into_the_first_column(checkpoint, data, tmp_path):
+    torch.manual_seed(0)
+    beside = save_rival(tmp_path / "dacl.pth", "dacl", data)
+    flags = ("--map", "spatial", "--count", 2)
+    draw("fig1", checkpoint, *flags, "--output", tmp_path / "a")
+    draw("fig1", checkpoint, "--beside", beside, *flags, "--output", tmp_path / "b")
+    one, other = (Image.open(tmp_path / f"{name}.png") for name in "ab")
+    assert other.width == pytest.approx(one.width * 5.2 / 4.2, rel=0.08)
+    plain = save(tmp_path / "r.pth", ResNet18(CLASSES), data)
+    assert "no spatial map" in refusal("fig1", checkpoint, "--beside", plain, *flags)
+
+
+def save_rival(path: Path, arch: str, data: Path) -> Path:
+    method = Method(arch=arch, pretrained="none")
+    save(path, method.network(CLASSES, 64), data)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "settings": {**settings(method), **content["settings"]}}, path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [arch for arch in RIVALS if arch not in LIKE_ISLAND])
+def test_fig1_draws_every_rival(arch, data, tmp_path):
+    path = save_rival(tmp_path / "x.pth", arch, data)
+    flags = ("--count", 1, "--output", tmp_path / "x")
+    if find_spec("pytorch_grad_cam"):
+        draw("fig1", path, *flags)
+        assert (tmp_path / "x.png").is_file()
+    if arch in ("dacl", "eac", "ran"):
+        draw("fig1", path, "--map", "spatial", *flags)
+    else:
+        assert "no spatial map" in refusal("fig1", path, "--map", "spatial", *flags)
 
 
 def test_a_missing_package_is_one_line(checkpoint, tmp_path, monkeypatch):

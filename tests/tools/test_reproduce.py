@@ -29,6 +29,7 @@ def planned(name: str, *extra: str, only: list[str]):
         (["table9"], "no table is named 'table9'"),
         (["table1", "--dataset", "mine"], "--dataset is 'mine'"),
         (["table1", "--seeds", "0"], "--seeds is 0"),
+        (["table1", "--jobs", "0"], "--jobs is 0"),
         (["table1", "--frobnicate", "1"], "--frobnicate"),
         (["table1", "--epochs", "none"], "--epochs"),
         (["table1", "--only", "dan-heads2"], "--only names 'dan-heads2'"),
@@ -63,19 +64,29 @@ def test_a_dry_run_lists_commands_and_writes_nothing(tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+class Ended:
+    """A process that ended with this status."""
+
+    def __init__(self, status: int):
+        self.returncode = status
+
+    def poll(self) -> int:
+        return self.returncode
+
+
 @pytest.fixture
 def trained_here(monkeypatch) -> list[str]:
     """Train scripts run in this process; the list takes their names."""
     ran = []
 
-    def call(command: list[str]) -> int:
+    def start(command: list[str], **_output) -> Ended:
         _, script, *arguments = command
         ran.append(Path(script).name)
         assert ran[-1] == "train_fer2013.py"
         train(parse_flags(train_fer2013.RECIPE, "", arguments))
-        return 0
+        return Ended(0)
 
-    monkeypatch.setattr(reproduce.subprocess, "call", call)
+    monkeypatch.setattr(reproduce.subprocess, "Popen", start)
     return ran
 
 
@@ -115,7 +126,9 @@ def test_a_table_from_nothing_and_again(trained_here, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(("status", "expected"), [(3, 3), (-9, 137)])
 def test_a_run_that_fails_stops_the_table(status, expected, tmp_path, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(reproduce.subprocess, "call", lambda words: calls.append(words) or status)
+    monkeypatch.setattr(
+        reproduce.subprocess, "Popen", lambda words, **_: calls.append(words) or Ended(status)
+    )
     monkeypatch.setattr(reproduce, "seconds_per_image", lambda recipe: 0.5)
     assert main(["table1", "--runs", str(tmp_path)]) == expected
     assert len(calls) == 1
@@ -123,7 +136,7 @@ def test_a_run_that_fails_stops_the_table(status, expected, tmp_path, monkeypatc
 
 
 def test_the_table_is_of_all_finished_runs_on_its_data(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "run_all", lambda waiting, total: 0)
+    monkeypatch.setattr(reproduce, "run_all", lambda waiting, **_: 0)
     write_run(tmp_path / "a", "rafdb", [0.5])
     write_run(tmp_path / "b", "fer2013", [0.25])
     write_run(tmp_path / "c", "fer2013", [0.75], arch="resnet18")
@@ -147,3 +160,113 @@ def test_a_script_that_refuses_ends_the_command_with_its_status(tmp_path, monkey
     assert "Traceback" not in message
     assert "data folder datasets/sfew-aligned does not exist" in message
     assert "the same command goes on from here" in message
+
+
+# ---- several at a time
+
+
+class Started:
+    """A process that runs until `end`."""
+
+    def __init__(self, command: list[str], **_output):
+        self.command, self.returncode, self.stopped = command, None, False
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def end(self, status: int) -> None:
+        self.returncode = status
+
+    def terminate(self) -> None:
+        self.stopped = True
+
+    def wait(self) -> int:
+        return self.returncode
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[Started]:
+    """The processes that were started; none of them is real."""
+    processes = []
+
+    def start(command: list[str], **output) -> Started:
+        processes.append(Started(command, **output))
+        return processes[-1]
+
+    monkeypatch.setattr(reproduce.subprocess, "Popen", start)
+    monkeypatch.setattr(reproduce, "seconds_per_image", lambda recipe: 0.5)
+    monkeypatch.setattr(reproduce, "available_cores", lambda: list(range(8)))
+    return processes
+
+
+def at_each_look(monkeypatch, *steps) -> None:
+    """Do one step whenever tools.reproduce waits."""
+    remaining = iter(steps)
+    monkeypatch.setattr(reproduce.time, "sleep", lambda _seconds: next(remaining)())
+
+
+def test_rows_wait_for_their_backbone_and_then_share_the_cores(
+    started, tmp_path, monkeypatch, capsys
+):
+    def only_the_backbone_runs():
+        assert [Path(p.command[p.command.index("--output") + 1]).name for p in started] == [
+            "backbone"
+        ]
+        started[0].end(0)
+
+    def two_rows_run():
+        assert len(started) == 3
+        started[2].end(0)
+
+    def the_third_takes_the_free_place():
+        assert len(started) == 4
+        started[1].end(0)
+        started[3].end(0)
+
+    at_each_look(monkeypatch, only_the_backbone_runs, two_rows_run, the_third_takes_the_free_place)
+    monkeypatch.setattr(reproduce, "print_tables", lambda *_: None)
+    table = ["all", "--dataset", "fer2013", "--only", "dan,dan-heads2,resnet18"]
+    assert main([*table, "--jobs", "2", "--runs", str(tmp_path)]) == 0
+    assert all(p.command[-2:] == ["--threads", "4"] for p in started)
+    shown = capsys.readouterr().out
+    assert shown.count("finished after") == 4
+    assert f"> {tmp_path / 'fer2013/backbone.log'}" in shown
+
+
+def test_after_a_failure_running_ones_go_on_and_none_is_started(
+    started, tmp_path, monkeypatch, capsys
+):
+    at_each_look(monkeypatch, lambda: started[0].end(3), lambda: started[1].end(0))
+    command = ["fig5", "--only", "dan,dan-heads2,dan-heads3", "--jobs", "2", "--threads", "3"]
+    assert main([*command, "--runs", str(tmp_path)]) == 3
+    assert len(started) == 2
+    assert not any(process.stopped for process in started)
+    assert all(p.command.count("--threads") == 1 for p in started)
+    shown = capsys.readouterr()
+    assert shown.out.count("finished after") == 1
+    assert ".log; the same command goes on from here" in shown.err
+
+
+def test_an_interruption_ends_all_runs(started, tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    at_each_look(monkeypatch, interrupt)
+    command = ["fig5", "--only", "dan,dan-heads2,dan-heads3", "--jobs", "2"]
+    with pytest.raises(KeyboardInterrupt):
+        main([*command, "--runs", str(tmp_path)])
+    assert [process.stopped for process in started] == [True, True]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*published are")
+def test_two_real_runs_at_a_time_write_their_folders_and_logs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = write_fer2013_csv(tmp_path / "data", train=16, public=7, private=7)
+    flags = ["--data", str(data), "--image-size", "32", "--epochs", "1", "--batch-size", "8"]
+    rows = ["--only", "resnet18,dan", "--pretrained", "none", "--workers", "0", "--device", "cpu"]
+    assert main(["all", "--dataset", "fer2013", *rows, *flags, "--jobs", "2"]) == 0
+    assert capsys.readouterr().out.count("finished after") == 2
+    for name in ("dan-seed0", "resnet18-seed0"):
+        assert (tmp_path / "runs/fer2013" / name / "last.pth").exists()
+        assert "epoch 1/1" in (tmp_path / f"runs/fer2013/{name}.log").read_text()

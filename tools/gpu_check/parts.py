@@ -60,7 +60,8 @@ def _tests(name: str, limit: float, work: Path, *, dry_run: bool) -> Part:
 
 def _bench(size: int, limit: float, work: Path, device: tuple, *, dry_run: bool) -> Part:
     name = f"bench-{size}"
-    how = ("--quick",) if dry_run else ("--compile", "--batch-sizes", str(size), "--seconds", "1.5")
+    how = ("--image-size", "224", "--batch-sizes", str(size), "--seconds", "1.5", "--compile")
+    how = ("--quick",) if dry_run else how
     command = ("-m", "tools.bench", *device, *how, "--json", str(work / name / JSON))
     return Part(name, command, limit, read_bench)
 
