@@ -20,12 +20,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from common.batch import Batch, Sample
 from common.errors import InputError
+from common.image_cache import cache_images
 from common.machine import available_cores
 from common.signals import stop_asked
 
 from .distributed import World
 from .recipe import Recipe
-from .speed import MEMORY_FORMAT, cache_images
+from .speed import MEMORY_FORMAT
 
 #: --holdout and --limit choose the same images for every seed of a comparison.
 SUBSET_SEED = 0

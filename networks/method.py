@@ -35,7 +35,8 @@ MAX_HEADS = 100  # of a network in a file; more would take minutes to build
 
 
 ARCHS = ("dan", "resnet18", *RIVALS)
-SHARED = ("arch", "pretrained")  # flags of every method; the others are DAN's or a rival's
+# Flags of every method; the others are DAN's or a rival's.
+SHARED = ("arch", "pretrained", "label_smoothing", "mixup")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 from common.batch import Batch
+from common.errors import InputError
 
 
 def with_soft_labels(
@@ -26,7 +27,9 @@ def with_soft_labels(
         x_i <- l x_i + (1 - l) x_j,    t_i <- l t_i + (1 - l) t_j
 
     As l is at least 1/2, an image keeps the larger share, so its label stays right for losses that
-    need one, such as those on class centers. Other targets are not mixed.
+    need one, such as those on class centers.
+
+    Raises InputError where images with other targets, such as masks, should be mixed.
     """
     if not (label_smoothing or mixup):
         return batch
@@ -35,6 +38,8 @@ def with_soft_labels(
         soft = F.one_hot(batch.labels, num_classes).to(images.dtype)
     soft = (1 - label_smoothing) * soft + label_smoothing / num_classes
     if mixup:
+        if others := sorted(batch.targets.keys() - {"soft_labels"}):
+            raise InputError(f"--mixup cannot mix the targets {', '.join(others)}; leave it out")
         share = Beta(mixup, mixup).sample().item()
         share = max(share, 1 - share)
         images, soft = (share * x + (1 - share) * x.roll(1, 0) for x in (images, soft))

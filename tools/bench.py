@@ -38,6 +38,7 @@ from common.cli import Parser, call_main
 from common.devices import find_device, wants_bf16
 from common.errors import InputError
 from common.files import write_json
+from common.image_cache import CachedImages
 from datasets import RAFDB, transforms
 from datasets.demo import write_rafdb
 from datasets.transforms import MEAN, STD
@@ -46,7 +47,6 @@ from engine.evaluate import predict
 from engine.optim import make_optimizer
 from engine.speed import (
     MEMORY_FORMAT,
-    CachedImages,
     autocast,
     reporting_compiler_errors,
 )

@@ -31,10 +31,11 @@ from common.batch import Batch
 from common.cli import Parser, call_main
 from common.errors import InputError
 from common.files import write_json
+from common.image_cache import CachedImages
 from datasets import transforms
 from engine.data import SeededImages, TrainingBatches, batches_on, make_loader, worker_count
 from engine.optim import shuffle
-from engine.speed import MEMORY_FORMAT, CachedImages, reporting_compiler_errors
+from engine.speed import MEMORY_FORMAT, reporting_compiler_errors
 
 from .bench import (
     Setting,

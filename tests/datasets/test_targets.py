@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from common.errors import InputError
+from common.image_cache import cache_images
 from datasets import FER2013, RAFDB, SFEW, transforms
 from datasets.targets import FaceTargets, Yaw, ellipse_mask, known_yaws
-from engine.speed import cache_images
 from tests.support.layouts import write_sfew
 from tests.support.scripts import write_fer2013_csv, write_rafdb
 

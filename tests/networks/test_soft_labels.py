@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common.errors import InputError
 from networks import Method
 from networks.soft_labels import with_soft_labels
 from tests.support.scripts import batch_of
@@ -76,3 +77,11 @@ def test_mixup_and_smoothing_together_are_both():
     expected = 0.9 * mixed().targets["soft_labels"] + 0.1 / CLASSES
     torch.testing.assert_close(both.targets["soft_labels"], expected)
     torch.testing.assert_close(both.targets["soft_labels"].sum(dim=1), torch.ones(3))
+
+
+def test_targets_that_cannot_be_mixed_are_refused():
+    with pytest.raises(InputError, match="--mixup cannot mix the targets mask; leave it out"):
+        mixed(mask=torch.zeros(3, 4, 4))
+    given = batch(mask=torch.zeros(3, 4, 4))
+    kept = with_soft_labels(given, CLASSES, label_smoothing=0.1)
+    assert kept.targets["mask"] is given.targets["mask"]
