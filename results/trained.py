@@ -84,7 +84,7 @@ def read_trained(path: Path) -> Trained:
     if not isinstance(size, int) or not 32 <= size <= 4096:
         raise InputError(f"checkpoint {path}: its image_size is {size!r}; expected 32 to 4096")
     temperature = content.get("temperature", 1.0)
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+    if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
         raise InputError(f"checkpoint {path}: its temperature is {temperature!r}; expected above 0")
     by_name = next(
         (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None

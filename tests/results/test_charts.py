@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from results.charts import COLORS, line_chart
+from results.charts import COLORS, line_chart, reliability_chart
 
 
 def parsed(*args, **options) -> ElementTree.Element:
@@ -73,3 +73,15 @@ def test_nothing_in_a_chart_holds_for_another():
     ids = [{node.get("id") for node in chart.iter() if node.get("id")} for chart in (one, other)]
     assert ids[0]
     assert not ids[0] & ids[1]
+
+
+def test_a_reliability_diagram_has_its_points_over_the_diagonal():
+    nan = float("nan")
+    series = {"before": ([50.0, 100.0], [0.0, 100.0]), "after": ([25.0, nan], [25.0, nan])}
+    made = ElementTree.fromstring(reliability_chart(series, label="x"))
+    before, after = marks(made).values()
+    (x1, y1), (x2, y2) = before
+    ((x, y),) = after
+    assert x2 - x1 == pytest.approx(2 * (x1 - x))  # 50 is halfway to 100, 25 to 50
+    assert (y1 - y2) == pytest.approx(4 * (y1 - y))
+    assert made.get("aria-label") == "x"

@@ -19,6 +19,7 @@ from PIL import Image
 import eval as eval_script
 from datasets import RAFDB
 from networks import DAN, ResNet18
+from results.calibration import Calibration
 from results.evidence import Attention, Look, Mistake
 from results.metrics import metrics_json
 from results.page import Embedded, embedded, page, percent, share, where_strongest
@@ -68,6 +69,12 @@ class Parsed(HTMLParser):
         return " ".join(words.split())
 
 
+def calibration(temperature: float = 1.0) -> Calibration:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 3, generator=generator)
+    return Calibration.of(logits, torch.arange(20) % 3, temperature)
+
+
 def numbers(**changes) -> dict:
     """A report.json of three classes, one of which is never predicted."""
     return {
@@ -88,6 +95,8 @@ def numbers(**changes) -> dict:
                 "source": "Table 5",
             }
         ],
+        "tta": None,
+        "calibration": {"before": calibration().json()},
         "skipped": [],
         "published_images": True,
         **changes,
@@ -118,6 +127,27 @@ def report(**changes) -> Report:
         **changes,
     }
     return Report(**parts)
+
+
+def test_the_page_shows_the_probabilities_before_and_after_calibration():
+    before, after = calibration(), calibration(1.7)
+    uncalibrated = Parsed(page(report())).said()
+    assert "python -m tools.calibrate fits one" in uncalibrated
+    content = numbers(calibration={"before": before.json(), "after": after.json()})
+    said = Parsed(page(report(numbers=content)))
+    for name, made in (("before", before), ("after", after)):
+        values = f"{100 * made.ece:.2f} {made.brier:.4f} {made.nll:.4f}"
+        assert f"{name} {made.temperature:.4f} {values}" in said.said()
+    labels = [svg.get("aria-label") for svg in said.all("svg")]
+    expected = f"before {100 * before.ece:.2f} %, after {100 * after.ece:.2f} %"
+    assert any(label.endswith(expected) for label in labels)
+
+
+def test_the_page_says_what_test_time_augmentation_gives():
+    assert "augmentation" not in Parsed(page(report())).said()
+    tta = {"views": 12, **metrics_json(metrics_with([[9, 0, 0], [2, 5, 0], [0, 0, 4]]))}
+    said = Parsed(page(report(numbers=numbers(tta=tta)))).said()
+    assert "probabilities of 12 views of each image: accuracy 90.00 %" in said
 
 
 def test_the_page_has_the_numbers_of_the_report():

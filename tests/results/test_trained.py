@@ -50,6 +50,24 @@ def test_our_checkpoints_describe_themselves(weights, tmp_path):
         assert torch.equal(tensor, weights[name])
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), "hot", True])
+def test_a_temperature_that_is_none_is_refused(weights, tmp_path, temperature):
+    path = save(tmp_path / "x.pth", weights, **OURS, temperature=temperature)
+    with pytest.raises(InputError, match=f"its temperature is {temperature!r}; expected above 0"):
+        read_trained(path)
+
+
+@pytest.mark.parametrize("fusion", ["sum", "softmax"])
+def test_a_network_has_the_fusion_it_was_trained_with(tmp_path, fusion):
+    settings = {"image_size": SIZE, "fusion": fusion}
+    path = save(tmp_path / "x.pth", DAN(7, 2).state_dict(), **{**OURS, "settings": settings})
+    assert read_trained(path).network.fusion == fusion
+    settings["fusion"] = "mean"
+    save(path, DAN(7, 2).state_dict(), **{**OURS, "settings": settings})
+    with pytest.raises(InputError, match=r"x.pth: the weights are of --fusion mean; known are"):
+        read_trained(path)
+
+
 @pytest.mark.parametrize(
     ("name", "count", "dataset"),
     [

@@ -17,6 +17,8 @@ import eval as eval_script
 from common.errors import InputError
 from datasets import FER2013, RAFDB, transforms
 from networks import DAN, AffinityLoss, ResNet18
+from results.calibration import Calibration
+from results.views import MeanOverViews
 from tests.support.scripts import (
     CLASSES,
     LABEL_FILE,
@@ -115,6 +117,46 @@ def counts_by_hand(network: nn.Module, root: Path, split: str = "test") -> list[
 
 # --------------------------------------------------------------------------------------------
 # Numbers
+
+
+def logits_of(network: nn.Module, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    dataset = RAFDB(root, "test", transforms.evaluation(SIZE))
+    with torch.no_grad():
+        logits = network(torch.stack([sample.image for sample in dataset])).logits
+    return logits, torch.tensor(dataset.labels)
+
+
+def test_test_time_augmentation_stands_beside_the_plain_numbers(baseline, ours, data, capsys):
+    plain = evaluate(ours, data)
+    content = evaluate(ours, data, "--tta")
+    tta = content.pop("tta")
+    assert plain.pop("tta") is None
+    assert content == plain
+    logits, labels = logits_of(MeanOverViews(baseline), data)
+    assert tta["views"] == 12
+    assert tta["accuracy"] == (logits.argmax(dim=1) == labels).double().mean().item()
+    accuracy = f"(12 views): accuracy {100 * tta['accuracy']:.2f} %"
+    assert accuracy in capsys.readouterr().out
+
+
+def test_probabilities_are_judged_before_and_after_calibration(baseline, ours, data, capsys):
+    logits, labels = logits_of(baseline, data)
+    expected = Calibration.of(logits, labels)
+    found = evaluate(ours, data)["calibration"]
+    assert list(found) == ["before"]
+    assert found["before"]["nll"] == pytest.approx(expected.nll, rel=1e-4)
+    calibrated = save(ours.with_name("t.pth"), baseline, **OURS, temperature=2.0)
+    found = evaluate(calibrated, data)["calibration"]
+    expected = Calibration.of(logits, labels, 2.0)
+    assert found["after"]["temperature"] == 2.0
+    assert found["after"]["brier"] == pytest.approx(expected.brier, rel=1e-4)
+    assert "at temperature 2.0000" in capsys.readouterr().out
+
+
+def test_averaged_weights_are_said_to_be_so(baseline, ours, data, capsys):
+    settings = {"image_size": SIZE, "ema": 0.99}
+    evaluate(save(ours.with_name("ema.pth"), baseline, **{**OURS, "settings": settings}), data)
+    assert "ResNet18, moving average of the weights (--ema 0.99) on" in capsys.readouterr().out
 
 
 def test_predictions_by_hand_vary(baseline, dan, data):
