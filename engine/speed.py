@@ -6,7 +6,6 @@ Always on: channels last and images kept in memory. By flag: `--amp`, `--compile
 from __future__ import annotations
 
 import mmap
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -30,18 +29,6 @@ CACHE_SHARE = 0.5
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
     """The context in which the network runs forward."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-
-
-def set_determinism(*, deterministic: bool) -> None:
-    """Restrict torch to deterministic algorithms, or let cuDNN search for its fastest kernels.
-
-    Call this before the first work on a GPU: cuBLAS reads its environment variable once.
-    """
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    # All images have one size, so one search pays off.
-    torch.backends.cudnn.benchmark = not deterministic
 
 
 @contextmanager
