@@ -86,7 +86,9 @@ class _ConvolutionByProducts(torch.autograd.Function):
         size = _output_size(maps.shape[1:3], weight.shape[1:3], *geometry)
         output = _zeros(maps, len(maps), *size, len(weight))
         for tap, inputs, outputs in _taps(maps, weight, *geometry):
-            output[outputs] += maps[inputs] @ weight[tap].t()
+            # Flat, since torch would make a product of its own for every row of maps.
+            found = maps[inputs].flatten(0, 2) @ weight[tap].t()
+            output[outputs] += found.view_as(output[outputs])
         return (output if bias is None else output.add_(bias)).to(maps.dtype)
 
     @staticmethod
@@ -94,9 +96,9 @@ class _ConvolutionByProducts(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         to_maps, to_weight = _zeros(maps, *maps.shape), torch.zeros_like(weight)
         for tap, inputs, outputs in _taps(maps, weight, *ctx.geometry):
-            part = gradient[outputs]
-            to_maps[inputs] += part @ weight[tap]
-            to_weight[tap] = part.flatten(0, 2).t() @ maps[inputs].flatten(0, 2)
+            part = gradient[outputs].flatten(0, 2)
+            to_maps[inputs] += (part @ weight[tap]).view_as(to_maps[inputs])
+            to_weight[tap] = part.t() @ maps[inputs].flatten(0, 2)
         to_bias = gradient.sum((0, 1, 2)) if ctx.needs_input_grad[2] else None
         return to_maps.to(maps.dtype), to_weight, to_bias, None
 
