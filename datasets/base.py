@@ -20,6 +20,8 @@ from torch import Tensor
 from common.batch import Sample
 from common.errors import InputError
 
+from .framing import Framing
+
 Counts = tuple[int, ...]
 #: Decoders to try, by content and not by file name. Pillow has more, but one of them (EPS) starts
 #: another program and some (TGA) accept noise as an image.
@@ -125,6 +127,8 @@ class FaceDataset:
     published_totals: ClassVar[dict[str, int]] = {}
     #: Width and height in pixels of every published image, if they are all equal.
     published_size: ClassVar[tuple[int, int] | None] = None
+    #: How its images frame a face.
+    framing: Framing = Framing()
     #: Keyword arguments of the constructor that change the images or where they are read; an
     #: evaluation takes them from the training run's settings.
     option_names: ClassVar[tuple[str, ...]] = ()
@@ -217,6 +221,14 @@ class FaceDataset:
     def image_folders(self) -> list[Path]:
         """Folders in which every file should be a sample of some split."""
         return []
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint stores of the data set, so that it can be used without it."""
+        return {
+            "dataset": self.name,
+            "class_names": list(self.classes),
+            "framing": self.framing.as_dict(),
+        }
 
     def class_counts(self) -> Counts:
         """Images per class, in label order."""

@@ -83,9 +83,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--detector",
         choices=DETECTORS,
         default="retinaface",
-        help="retinaface (the paper's) or mtcnn (needs no download) [retinaface]",
+        help="retinaface (the paper's), yunet (the quickest) or mtcnn (needs no download) "
+        "[retinaface]",
     )
-    add("--weights", type=Path, metavar="FILE", help="RetinaFace's weights [downloaded]")
+    add("--weights", type=Path, metavar="FILE", help="RetinaFace's or YuNet's weights [downloaded]")
     add(
         "--landmarks",
         type=Path,
@@ -207,9 +208,12 @@ def crop_path(target: Path, picture: Path) -> Path:
 
 def detected(args: argparse.Namespace) -> Callable[[Path, Image.Image], list[Face]]:
     """The faces of a picture from a detector."""
-    detector: Detector = make_detector(
-        args.detector, weights=args.weights, device=args.device, min_score=args.min_score
-    )
+    try:
+        detector: Detector = make_detector(
+            args.detector, weights=args.weights, device=args.device, min_score=args.min_score
+        )
+    except InputError as error:
+        raise InputError(f"{error}; or give the landmarks in a csv with --landmarks") from error
     return lambda picture, image: list(detector(image))
 
 
