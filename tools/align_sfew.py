@@ -40,10 +40,9 @@ from datasets.alignment import (
     align,
     choose_face,
 )
-from datasets.base import DEMO_FILE, open_rgb
+from datasets.base import DEMO_FILE, PICTURE_SUFFIXES, open_rgb
 from datasets.detectors import DETECTORS, make_detector
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 BOX_COLUMNS = ("left", "top", "right", "bottom")
 COLUMNS = ("image", "result", "faces", "score", *BOX_COLUMNS, *POINT_COLUMNS)
@@ -132,10 +131,10 @@ def find_pictures(source: Path, target: Path) -> list[Path]:
     pictures = sorted(
         path.relative_to(source)
         for path in source.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     )
     if not pictures:
-        raise InputError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{source} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     crops: dict[Path, Path] = {}
     for picture in pictures:
         other = crops.setdefault(crop_path(target, picture), picture)
