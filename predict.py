@@ -277,7 +277,7 @@ class Run:
 
 def bar(total: int | None, description: str, unit: str = "pictures") -> dict[str, Any]:
     """Arguments of tqdm."""
-    return {**progress_bar(total, description), "unit": f" {unit}"}
+    return {**progress_bar(total, description), "unit": f" {unit}", "disable": None}
 
 
 def face_line(where: str, face: PredictedFace) -> str:

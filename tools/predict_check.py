@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tqdm(**progress_bar(len(chosen), "pasted faces")) as bar:
         for start in range(0, len(chosen), AT_ONCE):
             indices = chosen[start : start + AT_ONCE]
-            counts += check(dataset, indices, as_is, in_picture, rng, args.turn)
+            pasted = [paste(dataset.read_image(index), rng, args.turn) for index in indices]
+            counts += check(dataset, indices, as_is, in_picture, pasted)
             bar.update(len(indices))
     report(counts, f"{dataset.name} {dataset.split}, detector {detector.name}")
 
@@ -86,12 +87,10 @@ def check(
     indices: Sequence[int],
     as_is: FacePredictor,
     in_picture: FacePredictor,
-    rng: np.random.Generator,
-    turn: float,
+    pasted: Sequence[Pasted],
 ) -> np.ndarray:
     """Faces, found, right as it is, right in the picture (both of those found), elsewhere."""
     images = [dataset.read_image(index) for index in indices]
-    pasted = [paste(image, rng, turn) for image in images]
     found = in_picture([one.picture for one in pasted])
     counts = np.zeros(5, int)
     for index, (known,), one, faces in zip(indices, as_is(images), pasted, found, strict=True):
