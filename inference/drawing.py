@@ -14,7 +14,7 @@ from .faces import PredictedFace
 SMALLEST_SIDE = 320  # pixels; smaller pictures are enlarged
 SMALLEST_TEXT = 11  # pixels
 #: Height of the text as a fraction of the picture's longer side, and of the face's height.
-TEXT_OF_PICTURE, TEXT_OF_FACE = 1 / 60, 1 / 7
+TEXT_OF_PICTURE, TEXT_OF_FACE = 1 / 60, 1 / 9
 
 
 def annotated(

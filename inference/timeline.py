@@ -30,7 +30,8 @@ class Timeline:
         while time / self.width >= MAX_BINS:
             self._widen()
         bins = self.persons.setdefault(number, {})
-        place = int(time / self.width)
+        # A frame that lies on a bin's edge, up to rounding, belongs to the later bin.
+        place = int(time / self.width + 1e-6)
         bins[place] = bins.get(place, 0) + np.append(face.probabilities, 1.0)
 
     def _widen(self) -> None:

@@ -139,8 +139,10 @@ class VideoWriter:
 
     def _open(self, image: Image.Image) -> None:
         self._container = self._av.open(str(self._temporary), "w", format="mp4")
-        self._stream = self._container.add_stream("libx264")
-        self._stream.pix_fmt, self._stream.time_base = "yuv420p", CLOCK
+        self._stream = self._container.add_stream("libx264", rate=25)
+        # The rate is only a hint: every frame keeps its time.
+        self._stream.codec_context.time_base = CLOCK
+        self._stream.pix_fmt = "yuv420p"
         # Colours are stored for two by two pixels.
         self._stream.width, self._stream.height = (side - side % 2 or 2 for side in image.size)
         self._stream.options = {"crf": "20", "preset": "veryfast"}
