@@ -9,7 +9,8 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     criterion_state_dict    the centers
     scheduler_state_dict
     recipe, settings        the recipe's name, and the value of every flag
-    dataset, class_names    the data set's name, and its classes in label order
+    dataset, class_names    the data set's name, its classes in label order,
+    framing                 and how its images are cut
     training_images         their number, so that a run is not resumed with other data
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
@@ -74,8 +75,7 @@ def content_of(run: Any) -> dict[str, Any]:
         "scheduler_state_dict": run.scheduler.state_dict(),
         "recipe": run.recipe.name,
         "settings": settings(run.recipe),
-        "dataset": run.dataset.name,
-        "class_names": list(run.dataset.classes),
+        **run.dataset.description(),
         "training_images": len(run.training.dataset),
         "metrics": run.rows,
         "random_states": random_states(),

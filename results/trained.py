@@ -14,7 +14,7 @@ from torch import nn
 from common.devices import wants_bf16
 from common.errors import InputError
 from common.progress import progress_bar
-from datasets import DATASETS, FaceDataset, transforms
+from datasets import DATASETS, FaceDataset, Framing, transforms
 from engine.checkpoint import load_checkpoint
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
@@ -27,7 +27,7 @@ from .views import MeanOverViews
 RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
 RELEASED_IMAGE_SIZE = 224
 #: The entries of a checkpoint that describe it, with their types.
-KINDS = {"settings": dict, "class_names": list, "dataset": str, "iter": int}
+KINDS = {"settings": dict, "class_names": list, "dataset": str, "iter": int, "framing": dict}
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Trained:
     image_size: int
     settings: dict[str, Any]  # the flags it was trained with; none in released files
     epoch: int
+    framing: Framing  # how its images show a face
     temperature: float = 1.0  # divides the logits where probabilities are wanted
 
     @property
@@ -89,16 +90,28 @@ def read_trained(path: Path) -> Trained:
     by_name = next(
         (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
     )
+    dataset = content.get("dataset", by_name)
     return Trained(
         path=path,
         network=network,
-        dataset=content.get("dataset", by_name),
+        dataset=dataset,
         classes=list(classes) if classes else None,
         image_size=size,
         settings=settings,
         epoch=content.get("iter", 0),
+        framing=_framing(content, dataset, path),
         temperature=float(temperature),
     )
+
+
+def _framing(content: dict[str, Any], dataset: str | None, path: Path) -> Framing:
+    """The checkpoint's framing; in older and released files its data set's."""
+    if "framing" not in content:
+        return DATASETS[dataset].framing if dataset in DATASETS else Framing()
+    try:
+        return Framing.from_dict(content["framing"])
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
 
 
 def open_dataset(
