@@ -43,7 +43,7 @@ def test_only_a_face_near_the_pasted_one_counts():
 
 
 def test_found_and_right_faces_are_counted(tmp_path, monkeypatch, capsys):
-    """The detector finds every second face where it is, and one in a corner of each picture."""
+    """The detector finds every second face, and one more that is none in each picture."""
     truth = []
 
     def remembered(*arguments) -> Pasted:
