@@ -33,7 +33,7 @@ demo: $(VENV)/.installed ## the main job on synthetic faces: a few minutes on 2 
 	$(BIN)/python train_rafdb.py $(DEMO_RUN) --arch resnet18 --pretrained none \
 		--epochs 6 --lr 0.001 --output $(DEMO)/resnet18
 	$(BIN)/python train_rafdb.py $(DEMO_RUN) --pretrained $(DEMO)/resnet18/last.pth \
-		--image-size 112 --epochs 2 --lr 0.0003 --output $(DEMO)/dan
+		--epochs 2 --lr 0.0003 --output $(DEMO)/dan
 	$(BIN)/python eval.py $(DEMO)/resnet18/last.pth --report $(DEMO)/resnet18/report
 	$(BIN)/python eval.py $(DEMO)/dan/last.pth --report $(DEMO)/dan/report
 	@echo
