@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.tables:
         print_tables(args.runs, args.format)
         return
+    words = sys.argv[1:] if arguments is None else arguments
+    evaluate(args, shlex.join(["python", "eval.py", *words]))
+
+
+def evaluate(args: argparse.Namespace, command: str) -> None:
+    """Print the numbers of a checkpoint and write the files asked for; `command` was typed."""
     trained, device = read_trained(args.checkpoint), find_device(args.device)
     use_threads(args.threads, device)
     dataset = open_dataset(
@@ -70,10 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
-    tta = None
-    if args.tta:
-        mean = predict_split(args, trained, dataset, device, [], tta=True)
-        tta = Metrics.of(mean.logits, mean.labels)
+    tta = tta_metrics(args, trained, dataset, device) if args.tta else None
     published_images = dataset.is_published() and not skipped
     papers = papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
@@ -84,13 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if papers:
         print(comparison_text(comparison, metrics.images))
     content = {
-        "checkpoint": str(args.checkpoint),
-        "epoch": trained.epoch,
-        "dataset": dataset.name,
-        "split": dataset.split,
-        "layout": dataset.layout,
-        "image_size": args.image_size or trained.image_size,
-        "classes": list(dataset.classes),
+        **about(args, trained, dataset),
         **metrics_json(metrics),
         **({"poses": poses} if poses else {}),
         "paper": comparison,
@@ -103,11 +100,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(args.json, content)
         print(f"\nwrote {args.json}")
     if args.report:
-        words = sys.argv[1:] if arguments is None else arguments
-        command = shlex.join(["python", "eval.py", *words])
         report = make_report(content, trained.network, dataset, predictions, command, device=device)
         paths = write_report(args.report, report)
         print(f"\nwrote {', '.join(map(str, paths))}")
+
+
+def about(args: argparse.Namespace, trained: Trained, dataset: FaceDataset) -> dict[str, Any]:
+    """What is evaluated on what, for the json."""
+    return {
+        "checkpoint": str(args.checkpoint),
+        "epoch": trained.epoch,
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "layout": dataset.layout,
+        "image_size": args.image_size or trained.image_size,
+        "classes": list(dataset.classes),
+    }
 
 
 def predict_split(
@@ -131,6 +139,14 @@ def predict_split(
         tta=tta,
         skipped=skipped if args.on_bad_image == "skip" else None,
     )
+
+
+def tta_metrics(
+    args: argparse.Namespace, trained: Trained, dataset: FaceDataset, device: torch.device
+) -> Metrics:
+    """The metrics with test-time augmentation; unreadable images have been listed before."""
+    mean = predict_split(args, trained, dataset, device, [], tta=True)
+    return Metrics.of(mean.logits, mean.labels)
 
 
 def calibrations_of(trained: Trained, predictions: Predictions) -> dict[str, Calibration]:
