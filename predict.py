@@ -36,6 +36,7 @@ from inference.outputs import ANNOTATED, Outputs
 from inference.sources import Source, find_sources, read_pictures
 from inference.tracking import SeenFrame, Tracker, follow_faces
 from inference.video import Frame, Video, camera_frames
+from results.text import printable
 from results.trained import Trained, read_trained
 
 #: Weights of this project, taken where they are there and no checkpoint is given.
@@ -175,7 +176,7 @@ class Run:
                 for (source, image), faces in zip(batch, found, strict=True):
                     self.outputs.add_picture(source, image, faces)
                     for face in faces:
-                        tqdm.write(face_line(str(source.path), face))
+                        say(face_line(str(source.path), face))
                     if not faces:
                         self.without_face.append(str(source.path))
                 self.read += len(batch)
@@ -200,14 +201,11 @@ class Run:
 
             frames = self.follow(source, video, seen)
         for number, counts in persons.items():
-            tqdm.write(f"{source.path}  person {number}: {shares(counts)}")
+            say(f"{source.path}  person {number}: {shares(counts)}")
         self.read += frames > 0
         if not frames or video.problem:
-            after = f"after {frames:,} frames" if frames else "it has no frames"
-            self.unreadable.append(
-                f"video {source.path} ends early: {video.problem or after}"
-                + (f" ({after})" if video.problem else "")
-            )
+            why = video.problem or "there are no more"
+            self.unreadable.append(f"video {source.path}: {frames:,} frames were read ({why})")
         elif not persons:
             self.without_face.append(str(source.path))
 
@@ -220,7 +218,7 @@ class Run:
             for person, face in one.faces:
                 if before.get(person) != face.expression:
                     before[person] = face.expression
-                    print(face_line(f"{one.frame.time:7.1f} s  person {person}", face), flush=True)
+                    say(face_line(f"{one.frame.time:7.1f} s  person {person}", face))
 
         self.follow(source, camera_frames(number), seen, at_once=1)
 
@@ -255,7 +253,7 @@ class Run:
         lines = [f"no face found: {name}" for name in self.without_face] + self.unreadable
         self.outputs.close(lines)
         for line in lines:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
         whole = time.perf_counter() - self.started
         stages = dict(self.predictor.seconds)
         stages["the rest"] = max(0.0, whole - sum(stages.values()))
@@ -278,6 +276,12 @@ class Run:
 def bar(total: int | None, description: str, unit: str = "pictures") -> dict[str, Any]:
     """Arguments of tqdm."""
     return {**progress_bar(total, description), "unit": f" {unit}", "disable": None}
+
+
+def say(line: str) -> None:
+    """Print a line above the progress bar; file names may hold what no terminal can show."""
+    tqdm.write(printable(line))
+    sys.stdout.flush()
 
 
 def face_line(where: str, face: PredictedFace) -> str:
