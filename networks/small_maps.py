@@ -66,8 +66,8 @@ def convolution_by_products(
     """`F.conv2d` of images (B, C, H, W) and weight (O, C, kh, kw): (B, O, h, w), channels last.
 
     The sum over the taps of the kernel of inputs (B positions, C) times weights (C, O), each over
-    the positions at which that tap meets the map. bfloat16 products are summed in float32.
-    Gradients come in the types of the arguments, which a float32 weight of bfloat16 images keeps.
+    the positions at which that tap meets the map. bfloat16 products are summed in float32. The
+    gradient of a float32 weight is float32 where images are bfloat16, too.
     """
     last = (images.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1))
     return _ConvolutionByProducts.apply(*last, bias, (stride, padding)).permute(0, 3, 1, 2)
