@@ -206,7 +206,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=-1,
         metavar="N",
-        help="DataLoader workers (0: none; -1: one per core, 8 at most) [-1]",
+        help="DataLoader workers (0: none; -1: on a GPU one per core, on a CPU one for every four "
+        "--threads; 8 at most) [-1]",
     )
     add(
         "--threads",

@@ -1,6 +1,8 @@
-"""Devices by name, and whether they support bfloat16."""
+"""Devices by name, whether they support bfloat16, and whether their results are repeatable."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -50,3 +52,15 @@ def cpu_supports_bf16() -> bool:
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     except AttributeError:  # private names, which another torch may not have
         return False
+
+
+def set_determinism(*, deterministic: bool) -> None:
+    """Restrict torch to deterministic algorithms, or let cuDNN search for its fastest kernels.
+
+    Call this before the first work on a GPU: cuBLAS reads its environment variable once.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    # All images have one size, so one search pays off.
+    torch.backends.cudnn.benchmark = not deterministic

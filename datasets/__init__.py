@@ -4,6 +4,7 @@ from .affectnet import AffectNet, AffectNet7, AffectNet8
 from .base import FaceDataset
 from .fer2013 import FER2013
 from .ferplus import FER2013Labels, FERPlus
+from .framing import Framing
 from .rafdb import RAFDB
 from .sfew import SFEW
 
@@ -23,4 +24,5 @@ __all__ = [
     "FER2013Labels",
     "FERPlus",
     "FaceDataset",
+    "Framing",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.flags import flag, not_negative
 
 from .base import DatasetChoice, FaceDataset, class_folder_samples, file_names
+from .framing import Framing
 from .label_index import NO_NUMBER, indexed_labels
 from .reading import read_csv
 
@@ -81,6 +82,7 @@ class AffectNet8(FaceDataset):
     default_root = Path("datasets/affectnet")
     splits = ("train", "val")
     evaluated_split = "val"
+    framing = Framing(template=None, size=224)  # the release's face box
     option_names = ("layout", "box_margin")
     published_counts = {"train": (_TRAIN,), "val": (_VAL, *_VAL_LESS_ONE)}
 
@@ -100,6 +102,7 @@ class AffectNet8(FaceDataset):
             raise InputError(f"box_margin is {box_margin!r}; expected a number from 0 up")
         self.layout = layout
         self.box_margin = box_margin
+        self.framing = replace(self.framing, margin=float(box_margin))
         self.boxes: np.ndarray | None = None  # (N, 4) x, y, width, height in pixels; with "csv"
         super().__init__(root, split, transform, **options)
 

@@ -18,8 +18,8 @@ from common.errors import InputError
 #: Order of the five points; left is the side with the smaller x.
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
-# Where the points belong, as fractions of the crop's side: eyes a third of the width apart, the
-# face from forehead to chin, as in RAF-DB's aligned images.
+# Where the points of RAF-DB's faces belong, as fractions of the crop's side: eyes a third of the
+# width apart, the face from forehead to chin.
 TEMPLATE = np.array(
     [(0.3325, 0.39), (0.6675, 0.39), (0.5, 0.60), (0.366, 0.75), (0.634, 0.75)], dtype=np.float64
 )
@@ -53,6 +53,11 @@ class Face:
         left, top, right, bottom = self.box
         return max(0.0, right - left) * max(0.0, bottom - top)
 
+    @property
+    def height(self) -> float:
+        """Height of the box in pixels."""
+        return self.box[3] - self.box[1]
+
 
 Detector = Callable[[Image.Image], Sequence[Face]]
 
@@ -84,7 +89,9 @@ def choose_face(
     return max(faces, key=lambda face: CHOICES[choose](face, image), default=None)
 
 
-def eyes_transform(landmarks: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarray:
+def eyes_transform(
+    landmarks: np.ndarray, size: int = DEFAULT_SIZE, template: np.ndarray = TEMPLATE
+) -> np.ndarray:
     """The similarity (2, 3) that puts the eyes of `landmarks` (5, 2) on the template's.
 
     It turns, scales and shifts. Only a face turned so far to the side that this would stretch the
@@ -93,7 +100,7 @@ def eyes_transform(landmarks: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarra
 
     Raises InputError where the points give no direction or size.
     """
-    points, target = _checked(landmarks), TEMPLATE * size
+    points, target = _checked(landmarks), template * size
     across, wanted = points[1] - points[0], target[1] - target[0]
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
     down, wanted_down = mouth - eyes, target[3:].mean(axis=0) - target[:2].mean(axis=0)
@@ -107,7 +114,9 @@ def eyes_transform(landmarks: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarra
     return np.column_stack([turn, target[:2].mean(axis=0) - turn @ eyes])
 
 
-def five_points_transform(landmarks: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarray:
+def five_points_transform(
+    landmarks: np.ndarray, size: int = DEFAULT_SIZE, template: np.ndarray = TEMPLATE
+) -> np.ndarray:
     """The similarity (2, 3) that brings all five points closest to the template's.
 
     Least squares over turn, scale and shift. With points x and their targets t as complex numbers
@@ -115,7 +124,7 @@ def five_points_transform(landmarks: np.ndarray, size: int = DEFAULT_SIZE) -> np
 
     Raises InputError where the points give no direction or size.
     """
-    points, target = _checked(landmarks), TEMPLATE * size
+    points, target = _checked(landmarks), template * size
     x, t = points @ (1, 1j), target @ (1, 1j)
     centered = x - x.mean()
     spread = (np.abs(centered) ** 2).sum()
@@ -127,7 +136,7 @@ def five_points_transform(landmarks: np.ndarray, size: int = DEFAULT_SIZE) -> np
 
 
 #: How the transform is fitted, by name.
-FITS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
+FITS: Mapping[str, Callable[[np.ndarray, int, np.ndarray], np.ndarray]] = {
     "eyes": eyes_transform,
     "five": five_points_transform,
 }
@@ -168,11 +177,17 @@ def warp(image: Image.Image, transform: np.ndarray, size: tuple[int, int]) -> Im
 
 
 def align(
-    image: Image.Image, landmarks: np.ndarray, *, size: int = DEFAULT_SIZE, fit: str = "eyes"
+    image: Image.Image,
+    landmarks: np.ndarray,
+    *,
+    size: int = DEFAULT_SIZE,
+    fit: str = "eyes",
+    template: np.ndarray = TEMPLATE,
 ) -> Image.Image:
     """The aligned crop, size x size pixels, of the face with these landmarks (5, 2).
 
-    fit: "eyes" or "five", see `FITS`. What lies outside the picture is black.
+    fit: "eyes" or "five", see `FITS`. template: where the landmarks belong, as `TEMPLATE`. What
+    lies outside the picture is black.
 
     Raises InputError for landmarks that are not those of a face, or another fit.
     """
@@ -180,10 +195,10 @@ def align(
         raise InputError(f"fit is {fit!r}; expected one of {', '.join(FITS)}")
     if size < 8:
         raise InputError(f"size is {size} pixels; expected at least 8")
-    shrink = 1 / math.sqrt(abs(np.linalg.det(FITS[fit](landmarks, size)[:, :2])))
+    shrink = 1 / math.sqrt(abs(np.linalg.det(FITS[fit](landmarks, size, template)[:, :2])))
     # A face larger than the crop is sampled finely first, then averaged, to avoid aliasing.
     fine = size * min(16, max(1, math.ceil(shrink)))
-    crop = warp(image, FITS[fit](landmarks, fine), (fine, fine))
+    crop = warp(image, FITS[fit](landmarks, fine, template), (fine, fine))
     return crop if fine == size else crop.resize((size, size), Image.Resampling.BOX)
 
 

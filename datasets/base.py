@@ -16,6 +16,7 @@ from torch import Tensor
 from common.batch import Sample
 from common.errors import InputError
 
+from .framing import Framing
 from .reading import open_rgb
 from .targets import TARGETS, AddTargets
 
@@ -52,6 +53,8 @@ class FaceDataset:
     published_totals: ClassVar[dict[str, int]] = {}
     #: Width and height in pixels of every published image, if they are all equal.
     published_size: ClassVar[tuple[int, int] | None] = None
+    #: How its images frame a face.
+    framing: Framing = Framing()
     #: Keyword arguments of the constructor that change the images or where they are read; an
     #: evaluation takes them from the training run's settings.
     option_names: ClassVar[tuple[str, ...]] = ()
@@ -154,6 +157,14 @@ class FaceDataset:
     def image_folders(self) -> list[Path]:
         """Folders in which every file should be a sample of some split."""
         return []
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint stores of the data set, so that it can be used without it."""
+        return {
+            "dataset": self.name,
+            "class_names": list(self.classes),
+            "framing": self.framing.as_dict(),
+        }
 
     def class_counts(self) -> Counts:
         """Images per class, in label order."""

@@ -17,6 +17,10 @@ from common.errors import InputError
 #: Decoders to try, by content and not by file name. Pillow has more, but one of them (EPS) starts
 #: another program and some (TGA) accept noise as an image.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+#: Endings of the files that are taken for pictures where a folder is searched.
+PICTURE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2")
+)
 #: Larger images are mistakes or decompression bombs; Pillow warns above this size.
 MAX_PIXELS = 89_478_485
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "PA")
@@ -50,7 +54,7 @@ def open_rgb(path: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise InputError(
-            f"image {path} cannot be decoded ({error}); replace it or remove it from the data set"
+            f"image {path} cannot be decoded ({error}); replace or remove it"
         ) from error
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from common.errors import InputError
 
+from .alignment import DEFAULT_SIZE
 from .base import FaceDataset, class_folder_samples
+from .framing import Framing
 from .reading import open_image
 
 FRAME_SIZE = (720, 576)
@@ -25,6 +27,7 @@ class SFEW(FaceDataset):
     default_root = Path("datasets/sfew-aligned")
     splits = ("train", "val")
     evaluated_split = "val"
+    framing = Framing(size=DEFAULT_SIZE)  # as tools.align_sfew writes them
     published_totals = {"train": 958, "val": 436}
 
     @classmethod

@@ -9,7 +9,8 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     criterion_state_dict    the centers
     scheduler_state_dict
     recipe, settings        the recipe's name, and the value of every flag
-    dataset, class_names    the data set's name, and its classes in label order
+    dataset, class_names    the data set's name, its classes in label order,
+    framing                 and how its images are cut
     training_images         their number, so that a run is not resumed with other data
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
@@ -20,17 +21,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import InputError
-from common.files import load_tensors, write_whole
+from common.files import load_checkpoint, write_whole
 from common.flags import flag_fields, plain_value, settings
+from common.random_states import random_states, restore_random_states
 
 from .optim import KERNELS
 from .recipe import Recipe
@@ -75,27 +75,11 @@ def content_of(run: Any) -> dict[str, Any]:
         "scheduler_state_dict": run.scheduler.state_dict(),
         "recipe": run.recipe.name,
         "settings": settings(run.recipe),
-        "dataset": run.dataset.name,
-        "class_names": list(run.dataset.classes),
+        **run.dataset.description(),
         "training_images": len(run.training.dataset),
         "metrics": run.rows,
         "random_states": random_states(),
     }
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint in our layout or the released one, onto the CPU.
-
-    Raises InputError where the file is missing, truncated, unsafe, or not a checkpoint.
-    """
-    content = load_tensors(Path(path), "checkpoint")
-    if not isinstance(content.get("model_state_dict"), dict):
-        names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
-        raise InputError(
-            f"{path} is not a checkpoint: it has {names}, but no dict model_state_dict; expected "
-            "a file written by a train script or a released one"
-        )
-    return content
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -233,35 +217,3 @@ def _check_optimizer(own: dict[str, Any], given: dict[str, Any], run: Any) -> No
         tensors = all(isinstance(v, Tensor) and v.shape in shapes for v in state.values())
         if not tensors or list(state) != list(states[0]):
             raise ValueError(f"the optimiser's state of parameter {number} has another layout")
-
-
-def random_states() -> dict[str, Any]:
-    """The state of every random generator of this process, as tensors and basic types."""
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Restore every generator; those of GPUs only if there are as many GPUs as before."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    if not 0 <= position <= len(keys):  # numpy would read out of bounds
-        raise ValueError(f"the position of numpy's generator is {position}")
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's generators."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)

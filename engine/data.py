@@ -220,7 +220,7 @@ def make_loaders(
         len(images), recipe.batch_size, recipe.seed, order, min_size=world.min_batch_size, **share
     )
     evaluation = OrderedBatches(len(tests), recipe.batch_size, **share)
-    how = {"workers": worker_count(recipe.workers, world.local_size), "device": device}
+    how = {"workers": worker_count(recipe.workers, device, world.local_size), "device": device}
     return make_loader(images, training, **how), make_loader(tests, evaluation, **how)
 
 
@@ -241,7 +241,7 @@ def evaluation_loader(
 ) -> DataLoader:
     """A loader of every image once, in order."""
     batches = OrderedBatches(len(images), batch_size)
-    return make_loader(images, batches, workers=worker_count(workers), device=device)
+    return make_loader(images, batches, workers=worker_count(workers, device), device=device)
 
 
 def batches_on(
@@ -301,13 +301,16 @@ def reporting_worker_crashes() -> Iterator[None]:
         ) from error
 
 
-def worker_count(requested: int, processes: int = 1) -> int:
-    """The number of DataLoader workers for `--workers`; -1: one per core, at most 8.
+def worker_count(requested: int, device: torch.device, processes: int = 1) -> int:
+    """The number of DataLoader workers for `--workers`; -1: see `Recipe.workers`.
 
     processes: the number of training processes that share the cores.
     """
     if requested >= 0:
         return requested
+    if device.type == "cpu":
+        # Workers and the network's threads share the cores; loading needs less than a quarter.
+        return min(8, torch.get_num_threads() // 4)
     return min(8, max(1, len(available_cores()) // processes))
 
 

@@ -121,7 +121,8 @@ class Recipe:
         -1,
         check=lambda workers: workers >= -1,
         expected="at least 0, or -1",
-        help="DataLoader workers (0: none; -1: one per core, 8 at most)",
+        help="DataLoader workers (0: none; -1: on a GPU one per core, on a CPU one for every four "
+        "--threads; 8 at most)",
         affects_result=False,
     )
     threads: int = flag(

@@ -6,7 +6,6 @@ Always on: channels last, and images kept in memory (common/image_cache.py). By 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -21,18 +20,6 @@ MEMORY_FORMAT = torch.channels_last
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager:
     """The context in which the network runs forward."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-
-
-def set_determinism(*, deterministic: bool) -> None:
-    """Restrict torch to deterministic algorithms, or let cuDNN search for its fastest kernels.
-
-    Call this before the first work on a GPU: cuBLAS reads its environment variable once.
-    """
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    # All images have one size, so one search pays off.
-    torch.backends.cudnn.benchmark = not deterministic
 
 
 @contextmanager

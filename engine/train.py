@@ -22,13 +22,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.cli import call_main
-from common.devices import find_device, wants_bf16
+from common.devices import find_device, set_determinism, wants_bf16
 from common.flags import parse_flags, settings
 from common.machine import use_threads
 from common.progress import duration, progress_bar
+from common.random_states import seed_everything
 from common.signals import Stopped
 
-from .checkpoint import checkpoint_to_resume, restore, save_run, seed_everything
+from .checkpoint import checkpoint_to_resume, restore, save_run
 from .data import batches_on, make_loaders, reporting_worker_crashes
 from .distributed import World, join_processes, wrap_ddp
 from .evaluate import Metrics, predict
@@ -36,7 +37,7 @@ from .loss_log import LossLog
 from .optim import make_optimizer, moving_average
 from .recipe import Recipe
 from .run_folder import LAST, Skipped, announcement, refuse_existing_run, run_lock, write_config
-from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors, set_determinism
+from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors
 
 
 @dataclass

@@ -6,6 +6,7 @@ from .fused import fuse
 from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
 from .method import Method, network_for
 from .packed import fast_network, pack
+from .pretrained import load_model
 from .small_maps import products_on_small_maps
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "fast_network",
     "fuse",
     "load_backbone",
+    "load_model",
     "network_for",
     "pack",
     "products_on_small_maps",

@@ -46,9 +46,7 @@ class SmallMapConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._products_are_faster(input):
             return super()._conv_forward(input, weight, bias)
-        bias = None if bias is None else bias.bfloat16()
-        half = (input.bfloat16(), weight.bfloat16(), bias)
-        return convolution_by_products(*half, self.stride, self.padding)
+        return convolution_by_products(input.bfloat16(), weight, bias, self.stride, self.padding)
 
     def _products_are_faster(self, images: Tensor) -> bool:
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -68,7 +66,8 @@ def convolution_by_products(
     """`F.conv2d` of images (B, C, H, W) and weight (O, C, kh, kw): (B, O, h, w), channels last.
 
     The sum over the taps of the kernel of inputs (B positions, C) times weights (C, O), each over
-    the positions at which that tap meets the map. Summed in float32 at least, and rounded once.
+    the positions at which that tap meets the map. bfloat16 products are summed in float32.
+    Gradients come in the types of the arguments, which a float32 weight of bfloat16 images keeps.
     """
     last = (images.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1))
     return _ConvolutionByProducts.apply(*last, bias, (stride, padding)).permute(0, 3, 1, 2)
@@ -81,23 +80,29 @@ class _ConvolutionByProducts(torch.autograd.Function):
     def forward(
         ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Pair, Pair]
     ) -> Tensor:
+        ctx.geometry, ctx.weight_type = geometry, weight.dtype
+        weight = weight.to(maps.dtype)
         ctx.save_for_backward(maps, weight)
-        ctx.geometry = geometry
         size = _output_size(maps.shape[1:3], weight.shape[1:3], *geometry)
         output = _zeros(maps, len(maps), *size, len(weight))
         for tap, inputs, outputs in _taps(maps, weight, *geometry):
-            output[outputs] += maps[inputs] @ weight[tap].t()
+            # Flat, since torch would make a product of its own for every row of maps.
+            found = maps[inputs].flatten(0, 2) @ weight[tap].t()
+            output[outputs] += found.view_as(output[outputs])
         return (output if bias is None else output.add_(bias)).to(maps.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
-        to_maps, to_weight = _zeros(maps, *maps.shape), torch.zeros_like(weight)
+        to_maps = _zeros(maps, *maps.shape)
+        # At once in the parameter's type: a cast afterwards would go through all of it again.
+        to_weight = torch.zeros_like(weight, dtype=ctx.weight_type)
         for tap, inputs, outputs in _taps(maps, weight, *ctx.geometry):
-            part = gradient[outputs]
-            to_maps[inputs] += part @ weight[tap]
-            to_weight[tap] = part.flatten(0, 2).t() @ maps[inputs].flatten(0, 2)
-        to_bias = gradient.sum((0, 1, 2)) if ctx.needs_input_grad[2] else None
+            part = gradient[outputs].flatten(0, 2)
+            to_maps[inputs] += (part @ weight[tap]).view_as(to_maps[inputs])
+            to_weight[tap] = part.t() @ maps[inputs].flatten(0, 2)
+        biased = ctx.needs_input_grad[2]
+        to_bias = gradient.sum((0, 1, 2), dtype=ctx.weight_type) if biased else None
         return to_maps.to(maps.dtype), to_weight, to_bias, None
 
 

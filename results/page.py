@@ -49,7 +49,7 @@ def write_report(folder: Path, report: Report) -> tuple[Path, Path, Path]:
 def page(report: Report) -> str:
     """The report as HTML; every text in it is escaped."""
     numbers, attention = report.numbers, report.attention
-    template = _environment().get_template("page.html.j2")
+    template = page_environment().get_template("page.html.j2")
     return template.render(
         title=f"{report.network} on {numbers['dataset']} {numbers['split']}",
         report=report,
@@ -62,9 +62,10 @@ def page(report: Report) -> str:
     )
 
 
-def _environment() -> Environment:
+def page_environment(*folders: Path) -> Environment:
+    """Templates of these folders, and of this one, with the filters below; texts are escaped."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader([*folders, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from common.devices import wants_bf16
 from common.errors import InputError
 from common.progress import progress_bar
-from datasets import DATASETS, FaceDataset, transforms
-from engine.checkpoint import load_checkpoint
+from datasets import DATASETS, FaceDataset, Framing, transforms
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
-from networks import fast_network, network_for
+from networks import fast_network
+from networks.pretrained import Checkpoint, read_checkpoint
 from networks.rivals import RIVALS
 
 from .views import MeanOverViews
 
-# How the released files are named, "affecnet" spelled so.
-RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
-RELEASED_IMAGE_SIZE = 224
-#: The entries of a checkpoint that describe it, with their types.
-KINDS = {"settings": dict, "class_names": list, "dataset": str, "iter": int}
-
 
 @dataclass(frozen=True)
-class Trained:
-    """A network from a checkpoint, and what the file says about it."""
+class Trained(Checkpoint):
+    """A network from a checkpoint, what the file says about it, and what its data set adds."""
 
-    path: Path
-    network: nn.Module
-    dataset: str | None  # None: neither the file nor its name says
-    classes: list[str] | None  # None in released files
-    image_size: int
-    settings: dict[str, Any]  # the flags it was trained with; none in released files
-    epoch: int
-    temperature: float = 1.0  # divides the logits where probabilities are wanted
+    framing: Framing
 
     @property
     def averaged(self) -> str:
@@ -60,45 +46,28 @@ class Trained:
 
         dataset: a name; that of the checkpoint where it is None.
         """
-        count = self.network.num_classes
         kind = DATASETS.get(dataset or self.dataset or "")
-        names = self.classes or list(kind.classes if kind else ())
-        return names if len(names) == count else [f"class {i}" for i in range(count)]
+        return super().class_names(kind.classes if kind else ())
 
 
 def read_trained(path: Path) -> Trained:
     """Read a checkpoint; raises InputError where it is not one, or is another project's."""
-    content = load_checkpoint(path)
-    for key, kind in KINDS.items():
-        if not isinstance(content.get(key, kind()), kind):
-            raise InputError(f"checkpoint {path}: its {key} is not a {kind.__name__}, so not ours")
-    settings = content.get("settings", {})
+    found = read_checkpoint(path)
     try:
-        network = network_for(content["model_state_dict"], settings)
+        framing = framing_of(found.dataset, found.framing)
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
-    classes = content.get("class_names")
-    if not all(isinstance(text, str) for text in [*(classes or []), settings.get("data", "")]):
-        raise InputError(f"checkpoint {path}: its class_names or data are not text, so not ours")
-    size = settings.get("image_size", RELEASED_IMAGE_SIZE)
-    if not isinstance(size, int) or not 32 <= size <= 4096:
-        raise InputError(f"checkpoint {path}: its image_size is {size!r}; expected 32 to 4096")
-    temperature = content.get("temperature", 1.0)
-    if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
-        raise InputError(f"checkpoint {path}: its temperature is {temperature!r}; expected above 0")
-    by_name = next(
-        (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
-    )
-    return Trained(
-        path=path,
-        network=network,
-        dataset=content.get("dataset", by_name),
-        classes=list(classes) if classes else None,
-        image_size=size,
-        settings=settings,
-        epoch=content.get("iter", 0),
-        temperature=float(temperature),
-    )
+    return Trained(**{**vars(found), "framing": framing})
+
+
+def framing_of(dataset: str | None, given: Mapping[str, Any] | None) -> Framing:
+    """The framing that a checkpoint holds; in older and released files its data set's.
+
+    Raises InputError where it is not a framing.
+    """
+    if given is not None:
+        return Framing.from_dict(given)
+    return DATASETS[dataset].framing if dataset in DATASETS else Framing()
 
 
 def open_dataset(

@@ -42,9 +42,8 @@ from datasets.alignment import (
 )
 from datasets.base import DEMO_FILE
 from datasets.detectors import DETECTORS, make_detector
-from datasets.reading import open_rgb
+from datasets.reading import PICTURE_SUFFIXES, open_rgb
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 BOX_COLUMNS = ("left", "top", "right", "bottom")
 COLUMNS = ("image", "result", "faces", "score", *BOX_COLUMNS, *POINT_COLUMNS)
@@ -84,9 +83,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--detector",
         choices=DETECTORS,
         default="retinaface",
-        help="retinaface (the paper's) or mtcnn (needs no download) [retinaface]",
+        help="retinaface (the paper's), yunet (the quickest) or mtcnn (needs no download) "
+        "[retinaface]",
     )
-    add("--weights", type=Path, metavar="FILE", help="RetinaFace's weights [downloaded]")
+    add("--weights", type=Path, metavar="FILE", help="RetinaFace's or YuNet's weights [downloaded]")
     add(
         "--landmarks",
         type=Path,
@@ -132,10 +132,10 @@ def find_pictures(source: Path, target: Path) -> list[Path]:
     pictures = sorted(
         path.relative_to(source)
         for path in source.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     )
     if not pictures:
-        raise InputError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{source} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     crops: dict[Path, Path] = {}
     for picture in pictures:
         other = crops.setdefault(crop_path(target, picture), picture)
@@ -208,9 +208,12 @@ def crop_path(target: Path, picture: Path) -> Path:
 
 def detected(args: argparse.Namespace) -> Callable[[Path, Image.Image], list[Face]]:
     """The faces of a picture from a detector."""
-    detector: Detector = make_detector(
-        args.detector, weights=args.weights, device=args.device, min_score=args.min_score
-    )
+    try:
+        detector: Detector = make_detector(
+            args.detector, weights=args.weights, device=args.device, min_score=args.min_score
+        )
+    except InputError as error:
+        raise InputError(f"{error}; or give the landmarks in a csv with --landmarks") from error
     return lambda picture, image: list(detector(image))
 
 

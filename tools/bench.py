@@ -111,7 +111,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--image-size", dest="image_sizes", **many, default=[224, 112, 64], help="[224 112 64]")
     add("--batch-sizes", **many, default=[1, 8, 32], help="[1 8 32]")
     add("--pairs", type=int, default=15, metavar="N", help="at most so many of each [15]")
-    add("--seconds", type=float, default=9.0, metavar="X", help="at most so long a line [9]")
+    add("--seconds", type=float, default=7.0, metavar="X", help="at most so long a line [7]")
     add("--quick", action="store_true", help="32 pixels, one pair: only to see that it runs")
     add("--compile", action="store_true", help="also the step under torch.compile")
     add("--json", type=Path, metavar="FILE", help="write everything there")

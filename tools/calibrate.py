@@ -58,7 +58,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="fraction of each class of the training split, for a run that held out none",
     )
     add(
-        "--workers", type=int, default=-1, metavar="N", help="DataLoader workers [-1: one per core]"
+        "--workers",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="DataLoader workers [-1: as in eval.py]",
     )
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps [auto]")
     args = parser.parse_args(arguments)

@@ -220,7 +220,7 @@ def wait(setting: Setting, args: argparse.Namespace) -> Epoch:
         augment = transforms.rafdb_train(setting.image_size)
         faces = synthetic_faces(Path(folder), args.images, augment)
         dataset = CachedImages(faces, range(len(faces)))
-        images, workers = SeededImages(dataset), worker_count(-1)
+        images, workers = SeededImages(dataset), worker_count(-1, setting.device)
         order = partial(shuffle, images.labels)
         batches = TrainingBatches(len(images), args.batch_size, 0, order)
         loader = make_loader(images, batches, workers=workers, device=setting.device)

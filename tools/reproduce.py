@@ -146,9 +146,9 @@ class Running:
         """Start it; with several jobs its output goes to a file beside its folder."""
         self.run, self.started = run, time.perf_counter()
         self.log = run.folder.with_name(f"{run.folder.name}.log") if jobs > 1 else None
-        arguments = [*run.arguments, "--resume"]
-        if jobs > 1 and "--threads" not in arguments:
-            arguments += ["--threads", str(max(1, len(available_cores()) // jobs))]
+        share = ["--threads", str(max(1, len(available_cores()) // jobs))] if jobs > 1 else []
+        # The share comes first: of a flag given twice, the last one counts.
+        arguments = [*share, *run.arguments, "--resume"]
         print(f"{run.command}{f' > {self.log}' if self.log else ''}", flush=True)
         command = [sys.executable, str(ROOT / SCRIPTS[run.dataset].name), *arguments]
         with contextlib.ExitStack() as stack:

@@ -1,15 +1,17 @@
-"""--device: which names stand for a device, and which are refused; who supports bfloat16."""
+"""--device: which names are refused; who supports bfloat16; what --deterministic sets."""
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common import devices
-from common.devices import cpu_supports_bf16, find_device, wants_bf16
+from common.devices import cpu_supports_bf16, find_device, set_determinism, wants_bf16
 from common.errors import InputError
+from tests.support.scripts import Forked
 
 
 @pytest.mark.parametrize("name", ["banana", "", "meta", "cuda:-1", "cuda:99"])
@@ -49,3 +51,27 @@ def test_a_cpu_has_bf16_with_avx512_or_amx(monkeypatch, avx512, amx):
     assert cpu_supports_bf16() == (avx512 or amx)
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())  # of another torch
     assert not cpu_supports_bf16()
+
+
+def test_deterministic_refuses_other_algorithms():
+    assert _kernels(deterministic=True) == "True :4096:8 False"
+
+
+def test_a_gpu_looks_for_its_fastest_kernels_by_default():
+    assert _kernels(deterministic=False) == "False None True"
+
+
+def _kernels(*, deterministic: bool) -> str:
+    """What `set_determinism` sets, in a process of its own."""
+
+    def main() -> None:
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        set_determinism(deterministic=deterministic)
+        workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+        benchmark = torch.backends.cudnn.benchmark
+        print(torch.are_deterministic_algorithms_enabled(), workspace, benchmark)
+
+    process = Forked(main)
+    out, _ = process.communicate()
+    process.end()
+    return out.decode().strip()

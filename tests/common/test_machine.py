@@ -51,7 +51,8 @@ def test_without_the_kernel_s_counters_no_core_is_busy(monkeypatch):
 
 
 @LINUX
-def test_a_busy_thread_of_this_process_is_seen():
+def test_a_busy_thread_of_this_process_is_seen(monkeypatch):
+    monkeypatch.setattr(machine, "LOOK", 0.3)
     stop = threading.Event()
     worker = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
     worker.start()

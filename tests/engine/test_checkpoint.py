@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import random
 import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,13 +19,7 @@ from common.errors import InputError
 from common.flags import flag
 from engine import checkpoint as checkpoints
 from engine import train as engine_train
-from engine.checkpoint import (
-    load_checkpoint,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
-    seed_everything,
-)
+from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.train import build, train
 from tests.support.scripts import (
     CLASSES,
@@ -514,31 +506,6 @@ def test_a_missing_name_and_another_order_of_names_are_refused(data, cut):
 
 # --------------------------------------------------------------------------------------------
 # Random generators
-
-
-def draw() -> list[float]:
-    return [random.random(), random.gauss(0, 1), *np.random.randn(1).tolist(), torch.rand(1).item()]
-
-
-def test_random_states_are_put_back_to_the_next_number(tmp_path):
-    seed_everything(5)
-    draw()  # so that the normal generators hold a second number
-    save_checkpoint(tmp_path / "x.pth", {"model_state_dict": {}, "random": random_states()})
-    expected = [draw(), draw()]
-    scramble_random_generators()
-    assert draw() != expected[0]
-    restore_random_states(load_checkpoint(tmp_path / "x.pth")["random"])
-    assert [draw(), draw()] == expected
-
-
-def test_a_seed_sets_every_generator():
-    seed_everything(5)
-    expected = draw()
-    scramble_random_generators()
-    seed_everything(5)
-    assert draw() == expected
-    seed_everything(6)
-    assert all(a != b for a, b in zip(draw(), expected, strict=True))
 
 
 def test_a_run_starts_from_its_seed(data, tmp_path):

@@ -290,9 +290,18 @@ def test_no_worker_and_one_give_the_same_run(data, tmp_path, sampling):
     ("requested", "cores", "processes", "expected"),
     [(0, 4, 1, 0), (3, 1, 1, 3), (-1, 4, 1, 4), (-1, 64, 1, 8), (-1, 8, 4, 2), (-1, 2, 4, 1)],
 )
-def test_the_number_of_workers(requested, cores, processes, expected, monkeypatch):
+def test_workers_for_a_gpu_take_the_cores(requested, cores, processes, expected, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
-    assert worker_count(requested, processes) == expected
+    assert worker_count(requested, torch.device("cuda"), processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("requested", "threads", "expected"),
+    [(0, 8, 0), (3, 1, 3), (-1, 1, 0), (-1, 3, 0), (-1, 4, 1), (-1, 16, 4), (-1, 64, 8)],
+)
+def test_workers_on_a_cpu_are_few_beside_the_threads(requested, threads, expected, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert worker_count(requested, CPU) == expected
 
 
 class DeadlyImage(RAFDB):

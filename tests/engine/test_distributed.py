@@ -25,7 +25,6 @@ from engine.data import (
     TrainingBatches,
     evaluation_loader,
     make_loaders,
-    worker_count,
 )
 from engine.distributed import World, join_processes
 from engine.evaluate import Metrics, predict
@@ -127,12 +126,6 @@ def test_too_few_images_to_evaluate_for_all_processes_are_refused(tmp_path):
     data = write_rafdb(tmp_path / "data", test=7)
     with pytest.raises(InputError, match="7 images to evaluate for 8 processes"):
         make_loaders(small_recipe(data, tmp_path / "run"), CPU, World(0, 8))
-
-
-def test_dataloader_workers_share_the_cores():
-    assert worker_count(3, 4) == 3
-    assert worker_count(-1, 10_000) == 1
-    assert worker_count(-1, 1) >= worker_count(-1, 2)
 
 
 def test_each_process_has_a_device_of_its_own(monkeypatch):

@@ -124,7 +124,9 @@ def half_cosine(epochs: int) -> list[float]:
     ("name", "expected"),
     [
         ("step", [1.0] * 10 + [0.1] * 10 + [0.01] * 5),
+        ("step-20", [1.0] * 20 + [0.1] * 20 + [0.01] * 5),
         ("exponential", [0.6**i for i in range(6)]),
+        ("exponential-0.9", [0.9**i for i in range(6)]),
         ("constant", [1.0] * 6),
         # It ends with the run: a scheduler is given the number of epochs.
         ("cosine", half_cosine(8)),
@@ -169,7 +171,8 @@ def test_the_moving_average_is_that_of_all_steps():
 
 
 def test_every_schedule_is_tested():
-    assert set(SCHEDULES) == {"step", "exponential", "constant", "cosine"}
+    steps, rates = {"step", "step-20"}, {"exponential", "exponential-0.9"}
+    assert set(SCHEDULES) == {*steps, *rates, "constant", "cosine"}
 
 
 # --------------------------------------------------------------------------------------------

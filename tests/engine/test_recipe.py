@@ -34,6 +34,7 @@ OTHER_VALUES = {
     "data": "some/where",
     "output": "else/where",
     "workers": 3,
+    "threads": 2,
     "cache": "off",
     "device": "cpu",
     "on_bad_image": "skip",
@@ -231,7 +232,7 @@ def test_settings_are_plain_values_by_the_flags_names():
 
 def test_settings_of_the_result_leave_out_what_may_change_on_resume():
     assert flags_that_may_change() == {
-        *("data", "output", "workers", "cache", "device"),
+        *("data", "output", "workers", "threads", "cache", "device"),
         *("fast", "compile", "deterministic", "on_bad_image", "resume"),
     }
     result = settings(RECIPE, result_only=True)

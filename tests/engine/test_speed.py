@@ -1,4 +1,4 @@
-"""bfloat16, kernels and the compiler where they are asked for."""
+"""bfloat16 and the compiler where they are asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from common.errors import InputError
-from engine import speed
 from engine.speed import (
     autocast,
     reporting_compiler_errors,
 )
-from tests.support.scripts import SIZE, Forked, train_tiny
+from tests.support.scripts import SIZE, train_tiny
 
 CPU = torch.device("cpu")
 IMAGE_BYTES = SIZE * SIZE * 3
@@ -28,34 +27,6 @@ def test_autocast_decides_the_type_of_products(bf16, dtype):
     matrix = torch.ones(2, 2)
     with autocast(CPU, bf16):
         assert (matrix @ matrix).dtype == dtype
-
-
-# --------------------------------------------------------------------------------------------
-# Kernels
-
-
-def test_deterministic_refuses_other_algorithms():
-    assert _kernels(deterministic=True) == "True :4096:8 False"
-
-
-def test_a_gpu_looks_for_its_fastest_kernels_by_default():
-    assert _kernels(deterministic=False) == "False None True"
-
-
-def _kernels(*, deterministic: bool) -> str:
-    """What `set_determinism` sets, in a process of its own."""
-
-    def main() -> None:
-        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-        speed.set_determinism(deterministic=deterministic)
-        workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-        benchmark = torch.backends.cudnn.benchmark
-        print(torch.are_deterministic_algorithms_enabled(), workspace, benchmark)
-
-    process = Forked(main)
-    out, _ = process.communicate()
-    process.end()
-    return out.decode().strip()
 
 
 # --------------------------------------------------------------------------------------------

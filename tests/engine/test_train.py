@@ -464,7 +464,7 @@ def test_checkpoints_hold_the_released_keys_and_ours(written):
     assert list(content) == [
         *("iter", "model_state_dict", "optimizer_state_dict"),  # as released
         *("criterion_state_dict", "scheduler_state_dict", "recipe", "settings", "dataset"),
-        *("class_names", "training_images", "metrics", "random_states"),
+        *("class_names", "framing", "training_images", "metrics", "random_states"),
     ]
     assert (content["iter"], content["recipe"], content["dataset"]) == (6, "rafdb", "rafdb")
     assert content["class_names"] == list(RAFDB.classes)

@@ -17,7 +17,7 @@ from engine.recipe import Recipe
 from tests.support.scripts import TINY, small_recipe, write_rafdb
 from train_rafdb import RECIPE
 
-# As `engine.speed.set_determinism` does, which here comes after other tests' first work on the GPU.
+# As `common.devices.set_determinism` does; here other tests have worked on the GPU before.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 

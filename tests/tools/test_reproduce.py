@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from engine.train import train
 from results.experiments import tables_named
 from results.plan import BACKBONE, make_plan
 from tests.support.run_folders import write_run
-from tests.support.scripts import snapshot, write_fer2013_csv
+from tests.support.scripts import Forked, snapshot, write_fer2013_csv
 from tools import reproduce
 from tools.reproduce import Estimate, main
 
@@ -199,6 +202,11 @@ def started(monkeypatch) -> list[Started]:
     return processes
 
 
+def threads(command: list[str]) -> int:
+    """What a train script makes of its flags."""
+    return parse_flags(train_fer2013.RECIPE, "", command[2:]).threads
+
+
 def at_each_look(monkeypatch, *steps) -> None:
     """Do one step whenever tools.reproduce waits."""
     remaining = iter(steps)
@@ -227,7 +235,7 @@ def test_rows_wait_for_their_backbone_and_then_share_the_cores(
     monkeypatch.setattr(reproduce, "print_tables", lambda *_: None)
     table = ["all", "--dataset", "fer2013", "--only", "dan,dan-heads2,resnet18"]
     assert main([*table, "--jobs", "2", "--runs", str(tmp_path)]) == 0
-    assert all(p.command[-2:] == ["--threads", "4"] for p in started)
+    assert {threads(p.command) for p in started} == {4}
     shown = capsys.readouterr().out
     assert shown.count("finished after") == 4
     assert f"> {tmp_path / 'fer2013/backbone.log'}" in shown
@@ -237,25 +245,64 @@ def test_after_a_failure_running_ones_go_on_and_none_is_started(
     started, tmp_path, monkeypatch, capsys
 ):
     at_each_look(monkeypatch, lambda: started[0].end(3), lambda: started[1].end(0))
-    command = ["fig5", "--only", "dan,dan-heads2,dan-heads3", "--jobs", "2", "--threads", "3"]
+    command = ["fig5", "--only", "dan,dan-heads2,dan-heads3", "--jobs", "2", "--threads=3"]
     assert main([*command, "--runs", str(tmp_path)]) == 3
     assert len(started) == 2
     assert not any(process.stopped for process in started)
-    assert all(p.command.count("--threads") == 1 for p in started)
+    assert {threads(p.command) for p in started} == {3}
     shown = capsys.readouterr()
     assert shown.out.count("finished after") == 1
     assert ".log; the same command goes on from here" in shown.err
 
 
-def test_an_interruption_ends_all_runs(started, tmp_path, monkeypatch):
-    def interrupt():
-        raise KeyboardInterrupt
+# In the place of a train script: says where it is, and waits to be stopped.
+SCRIPT = """
+import os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+folder.mkdir(parents=True, exist_ok=True)
+part = folder / "part"
+part.write_text(str(os.getpid()))
+print("waiting", flush=True)
+part.rename(folder / "pid")
+time.sleep(60)
+"""
 
-    at_each_look(monkeypatch, interrupt)
-    command = ["fig5", "--only", "dan,dan-heads2,dan-heads3", "--jobs", "2"]
-    with pytest.raises(KeyboardInterrupt):
-        main([*command, "--runs", str(tmp_path)])
-    assert [process.stopped for process in started] == [True, True]
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"), [(signal.SIGINT, "the job"), (signal.SIGTERM, "the command")]
+)
+def test_a_signal_leaves_no_run_behind(tmp_path, monkeypatch, number, whom):
+    """Ctrl-C reaches every process of the job; SIGTERM may reach the command alone."""
+    (tmp_path / "train_rafdb.py").write_text(SCRIPT)
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(reproduce, "seconds_per_image", lambda recipe: 0.5)
+    runs = tmp_path / "runs"
+    command = ["fig5", "--only", "dan,dan-heads2,dan-heads3", "--jobs", "2", "--runs", str(runs)]
+    process = Forked(lambda: main(command))
+    try:
+        pids: list[Path] = []
+        deadline = time.monotonic() + 30
+        while len(pids) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            pids = sorted(runs.rglob("pid"))
+        (os.killpg if whom == "the job" else os.kill)(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert errors.decode().splitlines()[-1].startswith("stopped by ")
+        assert len(list(runs.rglob("pid"))) == 2  # the third was not started
+        assert not [path for path in pids if alive(int(path.read_text()))]
+        assert sorted(log.read_text()[:7] for log in runs.rglob("*.log")) == ["waiting"] * 2
+    finally:
+        process.end()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -18,6 +17,7 @@ from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
 from common.files import write_json
+from common.machine import available_cores
 
 from .running import ROOT
 
@@ -41,9 +41,7 @@ def heading() -> dict[str, Any]:
         "torchvision": version("torchvision"),
         "CUDA": torch.version.cuda or "",
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(available_cores()),
     }
 
 
