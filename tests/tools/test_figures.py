@@ -94,7 +94,7 @@ def test_fig1_draws_every_rival(arch, data, tmp_path):
     if find_spec("pytorch_grad_cam"):
         draw("fig1", path, *flags)
         assert (tmp_path / "x.png").is_file()
-    if arch in ("dacl", "eac", "ran"):
+    if arch in ("dacl", "eac", "feratt", "phanet", "ran"):
         draw("fig1", path, "--map", "spatial", *flags)
     else:
         assert "no spatial map" in refusal("fig1", path, "--map", "spatial", *flags)
