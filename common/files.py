@@ -129,6 +129,21 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Any]:
     return content
 
 
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint in our layout or the released one, onto the CPU.
+
+    Raises InputError where the file is missing, truncated, unsafe, or not a checkpoint.
+    """
+    content = load_tensors(Path(path), "checkpoint")
+    if not isinstance(content.get("model_state_dict"), dict):
+        names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
+        raise InputError(
+            f"{path} is not a checkpoint: it has {names}, but no dict model_state_dict; expected "
+            "a file written by a train script or a released one"
+        )
+    return content
+
+
 def _check_content(where: str, value: Any) -> None:
     """Raises ValueError for what a training run never writes: see `load_tensors`."""
     if isinstance(value, dict | list | tuple):

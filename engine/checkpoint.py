@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
-from common.files import load_tensors, write_whole
+from common.files import load_checkpoint, write_whole
 from common.flags import flag_fields, plain_value, settings
 
 from .optim import KERNELS
@@ -68,21 +68,6 @@ def content_of(run: Any) -> dict[str, Any]:
         "metrics": run.rows,
         "random_states": random_states(),
     }
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint in our layout or the released one, onto the CPU.
-
-    Raises InputError where the file is missing, truncated, unsafe, or not a checkpoint.
-    """
-    content = load_tensors(Path(path), "checkpoint")
-    if not isinstance(content.get("model_state_dict"), dict):
-        names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
-        raise InputError(
-            f"{path} is not a checkpoint: it has {names}, but no dict model_state_dict; expected "
-            "a file written by a train script or a released one"
-        )
-    return content
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from .fused import fuse
 from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
 from .method import Method, network_for
 from .packed import fast_network, pack
+from .pretrained import load_model
 
 __all__ = [
     "DAN",
@@ -20,6 +21,7 @@ __all__ = [
     "fast_network",
     "fuse",
     "load_backbone",
+    "load_model",
     "network_for",
     "pack",
     "resnet18_backbone",

@@ -3,99 +3,56 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from common.errors import InputError
 from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, Framing, transforms
-from engine.checkpoint import load_checkpoint
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
 from engine.speed import wants_bf16
-from networks import fast_network, network_for
-
-# How the released files are named, "affecnet" spelled so.
-RELEASED_PREFIXES = {"rafdb": "rafdb", "affecnet8": "affectnet8", "affecnet7": "affectnet7"}
-RELEASED_IMAGE_SIZE = 224
-#: The entries of a checkpoint that describe it, with their types.
-KINDS = {"settings": dict, "class_names": list, "dataset": str, "iter": int, "framing": dict}
+from networks import fast_network
+from networks.pretrained import Checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network from a checkpoint, and what the file says about it."""
+class Trained(Checkpoint):
+    """A network from a checkpoint, what the file says about it, and what its data set adds."""
 
-    path: Path
-    network: nn.Module
-    dataset: str | None  # None: neither the file nor its name says
-    classes: list[str] | None  # None in released files
-    image_size: int
-    settings: dict[str, Any]  # the flags it was trained with; none in released files
-    epoch: int
-    framing: Framing  # how its images show a face
-    temperature: float = 1.0  # divides the logits where probabilities are wanted
+    framing: Framing
 
     def class_names(self, dataset: str | None = None) -> list[str]:
         """Names in the order of the logits: the file's, a data set's, or numbers.
 
         dataset: a name; that of the checkpoint where it is None.
         """
-        count = self.network.num_classes
         kind = DATASETS.get(dataset or self.dataset or "")
-        names = self.classes or list(kind.classes if kind else ())
-        return names if len(names) == count else [f"class {i}" for i in range(count)]
+        return super().class_names(kind.classes if kind else ())
 
 
 def read_trained(path: Path) -> Trained:
     """Read a checkpoint; raises InputError where it is not one, or is another project's."""
-    content = load_checkpoint(path)
+    found = read_checkpoint(path)
     try:
-        network = network_for(content["model_state_dict"])
+        framing = framing_of(found.dataset, found.framing)
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
-    for key, kind in KINDS.items():
-        if not isinstance(content.get(key, kind()), kind):
-            raise InputError(f"checkpoint {path}: its {key} is not a {kind.__name__}, so not ours")
-    settings = content.get("settings", {})
-    classes = content.get("class_names")
-    if not all(isinstance(text, str) for text in [*(classes or []), settings.get("data", "")]):
-        raise InputError(f"checkpoint {path}: its class_names or data are not text, so not ours")
-    size = settings.get("image_size", RELEASED_IMAGE_SIZE)
-    if not isinstance(size, int) or not 32 <= size <= 4096:
-        raise InputError(f"checkpoint {path}: its image_size is {size!r}; expected 32 to 4096")
-    temperature = content.get("temperature", 1.0)
-    if not isinstance(temperature, int | float) or temperature <= 0:
-        raise InputError(f"checkpoint {path}: its temperature is {temperature!r}; expected above 0")
-    by_name = next(
-        (name for prefix, name in RELEASED_PREFIXES.items() if path.name.startswith(prefix)), None
-    )
-    dataset = content.get("dataset", by_name)
-    return Trained(
-        path=path,
-        network=network,
-        dataset=dataset,
-        classes=list(classes) if classes else None,
-        image_size=size,
-        settings=settings,
-        epoch=content.get("iter", 0),
-        framing=_framing(content, dataset, path),
-        temperature=float(temperature),
-    )
+    return Trained(**{**vars(found), "framing": framing})
 
 
-def _framing(content: dict[str, Any], dataset: str | None, path: Path) -> Framing:
-    """The checkpoint's framing; in older and released files its data set's."""
-    if "framing" not in content:
-        return DATASETS[dataset].framing if dataset in DATASETS else Framing()
-    try:
-        return Framing.from_dict(content["framing"])
-    except InputError as error:
-        raise InputError(f"checkpoint {path}: {error}") from error
+def framing_of(dataset: str | None, given: Mapping[str, Any] | None) -> Framing:
+    """The framing that a checkpoint holds; in older and released files its data set's.
+
+    Raises InputError where it is not a framing.
+    """
+    if given is not None:
+        return Framing.from_dict(given)
+    return DATASETS[dataset].framing if dataset in DATASETS else Framing()
 
 
 def open_dataset(

@@ -62,8 +62,9 @@ def test_a_released_file_is_known_by_its_name(name, count, dataset, tmp_path):
     trained = read_trained(save(tmp_path / name, DAN(count, 4).state_dict()))
     assert isinstance(trained.network, DAN)
     assert trained.network.num_heads == 4
-    assert (trained.dataset, trained.image_size, trained.classes) == (dataset, 224, None)
+    assert (trained.dataset, trained.image_size) == (dataset, 224)
     assert trained.class_names() == list(DATASETS[dataset].classes)
+    assert trained.framing == DATASETS[dataset].framing
 
 
 def test_our_key_wins_over_the_files_name(weights, tmp_path):

@@ -202,13 +202,19 @@ def script_environment() -> dict[str, str]:
 
 def run_script(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in a folder of its own to its end."""
+    return _run(script_command(name, *arguments), cwd, script_environment())
+
+
+def run_python(program: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program that does not have this project on its path."""
+    return _run([sys.executable, "-c", program], cwd, {**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def _run(
+    command: Sequence[str], cwd: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
-        script_command(name, *arguments),
-        cwd=cwd,
-        env=script_environment(),
-        capture_output=True,
-        timeout=300,
-        check=False,
+        command, cwd=cwd, env=environment, capture_output=True, timeout=300, check=False
     )
     # Decoded here: text=True would turn the carriage returns of a progress bar into lines.
     streams = (result.stdout.decode(), result.stderr.decode())
