@@ -65,7 +65,7 @@ def open_rgb(path: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise InputError(
-            f"image {path} cannot be decoded ({error}); replace it or remove it from the data set"
+            f"image {path} cannot be decoded ({error}); replace or remove it"
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,27 +29,48 @@ MEANING = (
     "one picture, out of the classes that the network was trained on. It is not what the person "
     "feels, thinks or intends, and nothing about a person may be decided by it."
 )
-MODEL_CARD = Path(__file__).parents[1] / "MODEL_CARD.md"
+FOLDER = Path(__file__).parent
+MODEL_CARD = FOLDER.parent / "MODEL_CARD.md"
+
+
+class Sections:
+    """A section of HTML for every face: the crop, bars of all classes, where the heads look."""
+
+    def __init__(self, trained: Trained, device: torch.device):
+        self._trained, self._device = trained, device
+        self.parts = page_environment(FOLDER).get_template("gallery.html.j2").module
+
+    def of(self, title: str, link: str | None, faces: Sequence[PredictedFace]) -> Iterator[str]:
+        """The sections of the faces of a picture; link: an address for the title."""
+        for place, (face, maps) in enumerate(zip(faces, self._maps(faces), strict=True), start=1):
+            named = f"{title}, face {place}" if len(faces) > 1 else title
+            large = enlarged(face.crop, PICTURE_SIDE)
+            yield str(self.parts.face(named, link, face, [overlay(large, heat) for heat in maps]))
+
+    def _maps(self, faces: Sequence[PredictedFace]) -> Sequence[np.ndarray]:
+        """The maps of each face's heads, (k, h, w); none for a network without heads."""
+        network = self._trained.network
+        if not (faces and isinstance(network, DAN)):
+            return [np.zeros((0, 1, 1))] * len(faces)
+        prepare = evaluation(self._trained.image_size)
+        images = torch.stack([prepare(face.crop) for face in faces])
+        return spatial_maps(network.eval().to(self._device), images.to(self._device)).cpu().numpy()
 
 
 class Gallery:
     """index.html in a folder, with a section for every face that is added."""
 
     def __init__(self, folder: Path, trained: Trained, device: torch.device):
-        self._folder, self._trained, self._device = folder, trained, device
-        self._parts = page_environment(Path(__file__).parent).get_template("gallery.html.j2").module
+        self._folder, self._sections = folder, Sections(trained, device)
+        self._parts = self._sections.parts
         self._file = GrowingFile(folder / "index.html")
         title = f"Expressions by {trained.path.name}"
         self._write(self._parts.head(title, MEANING, _address(MODEL_CARD, folder)))
 
     def add(self, title: str, link: Path | None, faces: Sequence[PredictedFace]) -> None:
         """A section per face; link: the annotated picture or video."""
-        for place, (face, maps) in enumerate(zip(faces, self._maps(faces), strict=True), start=1):
-            named = f"{title}, face {place}" if len(faces) > 1 else title
-            address = link and _address(link, self._folder)
-            large = enlarged(face.crop, PICTURE_SIDE)
-            overlays = [overlay(large, heat) for heat in maps]
-            self._write(self._parts.face(named, address, face, overlays))
+        for section in self._sections.of(title, link and _address(link, self._folder), faces):
+            self._write(section)
 
     def add_timeline(self, title: str, video: Path, table: Path, figure: Figure) -> None:
         """The plot of a video."""
@@ -66,15 +87,6 @@ class Gallery:
 
     def _write(self, text: object) -> None:
         self._file.write(str(text))
-
-    def _maps(self, faces: Sequence[PredictedFace]) -> Sequence[np.ndarray]:
-        """The maps of each face's heads, (k, h, w); none for a network without heads."""
-        network = self._trained.network
-        if not (faces and isinstance(network, DAN)):
-            return [np.zeros((0, 1, 1))] * len(faces)
-        prepare = evaluation(self._trained.image_size)
-        images = torch.stack([prepare(face.crop) for face in faces])
-        return spatial_maps(network.eval().to(self._device), images.to(self._device)).cpu().numpy()
 
 
 def _address(path: Path, folder: Path) -> str:
