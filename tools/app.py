@@ -74,7 +74,7 @@ def make_analysis(args: argparse.Namespace) -> Callable[[Path], tuple[Image.Imag
 
     It raises InputError where the file is no picture.
     """
-    trained = read_trained(args.checkpoint or shipped_weights("dan_ferplus"))
+    trained = read_trained(args.checkpoint or shipped_weights())
     device = find_device(args.device)
     # The detectors know GPUs by number, and no other devices.
     place = str(device) if device.type == "cuda" else "cpu"

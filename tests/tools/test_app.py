@@ -21,16 +21,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from common.errors import InputError
 from datasets import RAFDB
-from networks import DAN, ResNet18
-from tests.support.faces import photo, save_checkpoint
+from networks import DAN
+from tests.support.patches import find_patches, patch, save_checkpoint, scene
 from tests.support.scripts import ROOT, script_environment
 from tools import app
 
+CORNER = (150, 50)  # of the face, pixels
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio is not installed"
@@ -39,75 +39,73 @@ needs_browser = pytest.mark.skipif(
     importlib.util.find_spec("playwright") is None or CHROMIUM is None,
     reason="playwright or chromium is not installed",
 )
-#: The page with a detector that finds the same face in every picture.
+#: The page with the detector of the tests.
 PROGRAM = """
 import sys
 from types import SimpleNamespace
 from common.cli import call_main
-from tests.support.faces import photo
+from tests.support.patches import find_patches
 from tools import app
 
-face = photo("Happiness")[1]
-detector = SimpleNamespace(batch=lambda pictures: [[face]] * len(pictures))
-app.make_detector = lambda *_, **__: detector
+app.make_detector = lambda *_, **__: SimpleNamespace(batch=find_patches)
 call_main(lambda: app.main(sys.argv[1:]))
 """
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    return save_checkpoint(tmp_path_factory.mktemp("models") / "dan.pth", DAN(7, 3))
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "dan.pth", arch=DAN)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A photo, a file that is none, and one that is too large to be taken."""
+    """A photo, one without a face, a file that is none, and one that is too large to be taken."""
     folder = tmp_path_factory.mktemp("photos")
-    photo("Happiness")[0].save(folder / "photo.jpg", quality=95)
-    (folder / "broken.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:900])
-    (folder / "large.jpg").write_bytes(bytes(21 * 2**20))
+    scene([(patch(1), CORNER)]).save(folder / "photo.png")
+    scene([]).save(folder / "empty.png")
+    (folder / "broken.png").write_bytes((folder / "photo.png").read_bytes()[:900])
+    (folder / "large.png").write_bytes(bytes(21 * 2**20))
     return folder
 
 
-def analysis(monkeypatch, checkpoint: Path, faces: list):
-    detector = SimpleNamespace(batch=lambda pictures: [faces] * len(pictures))
+@pytest.fixture
+def analyse(monkeypatch):
+    """`make_analysis` with a checkpoint."""
+    detector = SimpleNamespace(batch=find_patches)
     monkeypatch.setattr(app, "make_detector", lambda *_, **__: detector)
-    return app.make_analysis(app.parse_arguments(["--checkpoint", str(checkpoint)]))
+    return lambda path: app.make_analysis(app.parse_arguments(["--checkpoint", str(path)]))
 
 
 # ---- without gradio
 
 
-def test_a_photo_gives_boxes_bars_and_the_maps_of_the_heads(monkeypatch, checkpoint, files):
-    picture, face = photo("Happiness")
-    drawn, html = analysis(monkeypatch, checkpoint, [face])(files / "photo.jpg")
-    changed = np.abs(np.asarray(drawn, dtype=int) - np.asarray(picture, dtype=int)).max(axis=2)
-    left, top = (round(side) for side in face.box[:2])
-    assert changed[top + 5, left] > 50
+def test_a_photo_gives_boxes_bars_and_the_maps_of_the_heads(analyse, checkpoint, files):
+    drawn, html = analyse(checkpoint)(files / "photo.png")
+    picture = np.asarray(Image.open(files / "photo.png"), dtype=int)
+    changed = np.abs(np.asarray(drawn, dtype=int) - picture).max(axis=2)
+    assert changed[CORNER[1] + 5, CORNER[0]] > 50
     assert re.findall(r'<th scope="row">(\w+)</th>', html) == list(RAFDB.classes)
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
     assert sum(widths) == pytest.approx(100, abs=0.5)
-    assert "photo.jpg" in html
-    assert html.count("data:image/") == 1 + 3  # the crop, and a map per head
+    assert "photo.png" in html
+    assert html.count("data:image/") == 1 + 2  # the crop, and a map per head
 
 
-def test_a_network_without_heads_has_no_maps(monkeypatch, tmp_path, files):
-    path = save_checkpoint(tmp_path / "x.pth", ResNet18(7))
-    _, html = analysis(monkeypatch, path, [photo("Happiness")[1]])(files / "photo.jpg")
+def test_a_network_without_heads_has_no_maps(analyse, tmp_path, files):
+    _, html = analyse(save_checkpoint(tmp_path / "x.pth"))(files / "photo.png")
     assert html.count("data:image/") == 1
 
 
-def test_a_photo_without_faces_is_shown_as_it_is(monkeypatch, checkpoint, files):
-    drawn, html = analysis(monkeypatch, checkpoint, [])(files / "photo.jpg")
-    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(files / "photo.jpg")))
+def test_a_photo_without_faces_is_shown_as_it_is(analyse, checkpoint, files):
+    drawn, html = analyse(checkpoint)(files / "empty.png")
+    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(files / "empty.png")))
     assert "No face was found" in html
 
 
-def test_names_from_a_file_are_text_on_the_page(monkeypatch, tmp_path, files):
+def test_names_from_a_file_are_text_on_the_page(analyse, tmp_path, files):
     names = ["<script>1</script>", *"bcdefg"]
-    path = save_checkpoint(tmp_path / "x.pth", ResNet18(7), names)
-    _, html = analysis(monkeypatch, path, [photo("Happiness")[1]])(files / "photo.jpg")
+    path = save_checkpoint(tmp_path / "x.pth", class_names=names)
+    _, html = analyse(path)(files / "photo.png")
     assert "&lt;script&gt;" in html
     assert "<script" not in html
 
@@ -144,7 +142,7 @@ def address(checkpoint, tmp_path_factory) -> Iterator[str]:
         line = server.stdout.readline()
         assert line.startswith("open http://127.0.0.1:"), line
         yield line.split()[1]
-        assert list(folder.rglob("photo.jpg"))  # while it runs
+        assert list(folder.rglob("photo.png"))  # while it runs
         os.kill(server.pid, signal.SIGTERM)
         server.wait(60)
         assert list(folder.iterdir()) == []
@@ -158,14 +156,14 @@ def test_over_http_a_photo_goes_in_and_names_and_bars_come_out(address, files):
     from gradio_client import Client, handle_file  # noqa: PLC0415 - an extra
 
     client = Client(address, verbose=False)
-    drawn, html = client.predict(handle_file(files / "photo.jpg"), api_name="/predict")
-    assert Image.open(drawn).size == photo("Happiness")[0].size
+    drawn, html = client.predict(handle_file(files / "photo.png"), api_name="/predict")
+    assert Image.open(drawn).size == (400, 200)
     assert re.findall(r'<th scope="row">(\w+)</th>', html) == list(RAFDB.classes)
-    nothing, html = client.predict(handle_file(files / "broken.jpg"), api_name="/predict")
+    nothing, html = client.predict(handle_file(files / "broken.png"), api_name="/predict")
     assert nothing is None
-    assert "image broken.jpg cannot be decoded" in html
+    assert "image broken.png cannot be decoded" in html
     with pytest.raises(Exception, match="413"):
-        client.predict(handle_file(files / "large.jpg"), api_name="/predict")
+        client.predict(handle_file(files / "large.png"), api_name="/predict")
 
 
 @needs_gradio
@@ -174,8 +172,8 @@ def test_files_of_the_server_are_not_shown(address, files):
     from gradio_client import Client  # noqa: PLC0415 - an extra
 
     client = Client(address, verbose=False)
-    theirs = {"path": str(files / "photo.jpg"), "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(Exception, match=r"photo\.jpg"):
+    theirs = {"path": str(files / "photo.png"), "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(Exception, match=r"photo\.png"):
         client.predict(theirs, api_name="/predict")
 
 
@@ -193,17 +191,17 @@ def test_in_a_browser_a_photo_goes_in_and_names_and_bars_come_out(address, files
         tab.goto(address)
         expect(tab.get_by_text("It is not what the person feels")).to_be_visible(timeout=30_000)
         given = tab.locator("input[type=file]")
-        given.set_input_files(files / "broken.jpg")
+        given.set_input_files(files / "broken.png")
         alert = tab.get_by_role("alert")
-        expect(alert).to_contain_text("image broken.jpg cannot be decoded", timeout=30_000)
-        given.set_input_files(files / "photo.jpg")
-        expect(tab.locator(".face h2")).to_have_text("photo.jpg", timeout=30_000)
+        expect(alert).to_contain_text("image broken.png cannot be decoded", timeout=30_000)
+        given.set_input_files(files / "photo.png")
+        expect(tab.locator(".face h2")).to_have_text("photo.png", timeout=30_000)
         expect(alert).to_have_count(0)
         assert tab.locator(".face th").all_inner_texts() == list(RAFDB.classes)
         bars = [bar.bounding_box()["width"] for bar in tab.locator(".face .bar").all()]
         filled = [bar.bounding_box()["width"] for bar in tab.locator(".face .bar > span").all()]
         assert sum(filled) == pytest.approx(bars[0], rel=0.02)
-        assert tab.locator(".face .maps img").count() == 3
+        assert tab.locator(".face .maps img").count() == 2
         browser.close()
     # Nothing is fetched from elsewhere.
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
