@@ -25,8 +25,8 @@ from PIL import Image
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
-from datasets.base import open_rgb
 from datasets.detectors import DETECTORS, make_detector
+from datasets.reading import open_rgb
 from inference import FacePredictor, annotated
 from inference.gallery import FOLDER, MEANING, MODEL_CARD, Sections
 from networks.pretrained import shipped_weights
