@@ -49,6 +49,8 @@ class Video:
         try:
             self._container = self._av.open(str(path))
             self._stream = self._container.streams.video[0]
+            if self._stream.codec_context is None:
+                raise ValueError("its codec is unknown")
         except (OSError, ValueError, IndexError, self._av.FFmpegError) as error:
             reason = "no video in it" if isinstance(error, IndexError) else error
             raise InputError(

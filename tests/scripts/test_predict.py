@@ -84,7 +84,7 @@ def test_photos_become_a_table_json_csv_pictures_and_a_page(
     ]
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 4
-    assert f"{100 * first['probability']:.1f} %  box 30 40" in printed.out
+    assert f"{first['expression']:<10} {100 * first['probability']:5.1f} %  box " in printed.out
     assert re.search(r"4 faces in 3 pictures.* detection \d+ %, .* network \d+ %", printed.err)
     annotated = {"annotated/a/x.jpg", "annotated/b/x.jpg", "annotated/b/Gesicht ü <&>.bmp.png"}
     assert set(snapshot(out)) == {*annotated, "index.html"}
@@ -203,6 +203,7 @@ def test_a_damaged_video_is_listed_beside_the_pictures(clip, photos, checkpoint,
 # ---- As a user runs it
 
 
+@pytest.mark.slow
 def test_aligned_faces_get_eval_pys_numbers(checkpoint, tmp_path):
     data = write_rafdb(tmp_path / "data")
     report = tmp_path / "eval.json"
@@ -257,6 +258,7 @@ def test_without_weights_the_message_says_what_to_give(tmp_path, monkeypatch):
     assert predict.main([str(tmp_path / "x.png"), "--detector", "none", "--device", "cpu"]) == 0
 
 
+@pytest.mark.slow
 def test_another_project_s_checkpoint_is_one_line(tmp_path):
     patch(1).save(tmp_path / "x.png")
     torch.save({"model_state_dict": {"w": torch.ones(1)}}, tmp_path / "w.pth")

@@ -42,7 +42,7 @@ def find_patches(pictures: Sequence[Image.Image]) -> list[list[Face]]:
     found = []
     for picture in pictures:
         differs = (np.abs(np.asarray(picture).astype(int) - 128) > 4).any(axis=2)
-        areas, _ = ndimage.label(ndimage.binary_closing(differs, iterations=2))
+        areas, _ = ndimage.label(ndimage.grey_closing(differs.astype(int), 5, mode="nearest"))
         boxes = [
             (float(x.start), float(y.start), float(x.stop), float(y.stop))
             for y, x in ndimage.find_objects(areas)
