@@ -36,11 +36,9 @@ from inference.outputs import ANNOTATED, Outputs
 from inference.sources import Source, find_sources, read_pictures
 from inference.tracking import SeenFrame, Tracker, follow_faces
 from inference.video import Frame, Video, camera_frames
+from networks.pretrained import shipped_weights
 from results.text import printable
-from results.trained import Trained, read_trained
-
-#: Weights of this project, taken where they are there and no checkpoint is given.
-DEFAULT_CHECKPOINT = Path(__file__).parent / "models/dan_ferplus.pth"
+from results.trained import read_trained
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +119,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def make_predictor(args: argparse.Namespace) -> FacePredictor:
     """The network with its detector; says which they are."""
-    trained = read_network(args.checkpoint)
+    trained = read_trained(args.checkpoint or shipped_weights())
     device = find_device(args.device)
     detector = None
     if args.detector != "none":
@@ -143,16 +141,6 @@ def make_predictor(args: argparse.Namespace) -> FacePredictor:
         amp=args.amp,
         batch_size=args.batch_size,
     )
-
-
-def read_network(checkpoint: Path | None) -> Trained:
-    """The checkpoint that was asked for, or this project's."""
-    if checkpoint is None and not DEFAULT_CHECKPOINT.is_file():
-        raise InputError(
-            f"there are no weights in {DEFAULT_CHECKPOINT}; give --checkpoint FILE, a file that a "
-            "train script wrote or a released one"
-        )
-    return read_trained(checkpoint or DEFAULT_CHECKPOINT)
 
 
 class Run:

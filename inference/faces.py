@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from common.devices import wants_bf16
 from common.errors import InputError
 from datasets import Framing
 from datasets.alignment import Face, choose_face
 from datasets.transforms import evaluation
-from engine.speed import MEMORY_FORMAT, autocast, wants_bf16
+from engine.speed import MEMORY_FORMAT, autocast
 from networks import fast_network
 from results.trained import Trained
 

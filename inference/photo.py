@@ -9,7 +9,7 @@ from torch import nn
 
 from common.errors import InputError
 from datasets.alignment import Detector
-from datasets.base import open_rgb, to_rgb
+from datasets.reading import open_rgb, to_rgb
 from results.trained import framing_of
 
 from .faces import PredictedFace, frame_faces, probabilities, whole

@@ -14,8 +14,9 @@ from common.files import load_checkpoint
 
 from .method import network_for
 
-#: Weights that come with this project.
+#: Weights that come with this project, and those that are taken where none are asked for.
 SHIPPED = Path(__file__).parents[1] / "models"
+DEFAULT_WEIGHTS = "dan_ferplus"
 RELEASED_IMAGE_SIZE = 224
 AFFECTNET8 = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
 #: How the released files are named, "affecnet" spelled so: their data set, and its classes in label
@@ -113,8 +114,8 @@ def load_model(path: str | Path) -> nn.Module:
     return network
 
 
-def shipped_weights(name: str) -> Path:
-    """The file of weights that come with this project, such as "dan_ferplus".
+def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
+    """The file of weights that come with this project.
 
     Raises InputError where they do not.
     """

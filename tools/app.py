@@ -25,8 +25,8 @@ from PIL import Image
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
-from datasets.base import open_rgb
 from datasets.detectors import DETECTORS, make_detector
+from datasets.reading import open_rgb
 from inference import FacePredictor, annotated
 from inference.gallery import FOLDER, MEANING, MODEL_CARD, Sections
 from networks.pretrained import shipped_weights
@@ -39,7 +39,7 @@ KEPT, CLEANING = 600, 60  # seconds: until a photo is deleted, and between two l
 #: The colours of page.css, from gradio's light or dark theme.
 COLORS = (
     "--rule: var(--border-color-primary); --panel: var(--background-fill-secondary);"
-    "--accent: var(--color-accent); --quiet: var(--body-text-color-subdued);"
+    "--accent: var(--color-accent); --quiet: var(--body-text-color);"
 )
 
 
@@ -74,7 +74,7 @@ def make_analysis(args: argparse.Namespace) -> Callable[[Path], tuple[Image.Imag
 
     It raises InputError where the file is no picture.
     """
-    trained = read_trained(args.checkpoint or shipped_weights("dan_ferplus"))
+    trained = read_trained(args.checkpoint or shipped_weights())
     device = find_device(args.device)
     # The detectors know GPUs by number, and no other devices.
     place = str(device) if device.type == "cuda" else "cpu"
@@ -115,7 +115,7 @@ def build(analyse: Callable[[Path], tuple[Image.Image, str]]) -> Any:
             # Gradio would decode a file of any size and format before we see it.
             photo.preprocess = lambda payload: payload and payload.path
             faces = gradio.Image(label="Faces", interactive=False, format="jpeg", buttons=[])
-        sections = gradio.HTML(css_template="\n".join([COLORS, *styles]))
+        sections = gradio.HTML(apply_default_css=False, css_template="\n".join([COLORS, *styles]))
         photo.input(show, photo, [faces, sections], api_name="predict")
         with gradio.Accordion("MODEL_CARD.md", open=False, elem_id="model-card"):
             gradio.Markdown(card)

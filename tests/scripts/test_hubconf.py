@@ -8,7 +8,7 @@ import torch
 import hubconf
 from common.errors import InputError
 from networks import DAN, ResNet18, pretrained
-from tests.support.faces import save_checkpoint
+from tests.support.patches import save_checkpoint
 from tests.support.scripts import ROOT, run_python
 
 
@@ -36,13 +36,13 @@ def test_weights_are_a_path_or_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
     with pytest.raises(InputError, match="dan_ferplus are not in"):
         hub("dan", weights="ferplus")
-    path = save_checkpoint(tmp_path / "dan_ferplus.pth", DAN(7, 2))
+    path = save_checkpoint(tmp_path / "dan_ferplus.pth", arch=DAN)
     for weights in ("ferplus", str(path), path):
         model = hub("dan", weights=weights)
-        assert (model.num_heads, model.image_size, model.training) == (2, 64, False)
+        assert (model.num_heads, model.image_size, model.training) == (2, 32, False)
     with pytest.raises(InputError, match="holds a DAN; the entry point 'resnet18' is for ResNet18"):
         hub("resnet18", weights=str(path))
-    other = save_checkpoint(tmp_path / "x.pth", ResNet18(7))
+    other = save_checkpoint(tmp_path / "x.pth")
     assert type(hub("resnet18", weights=other)) is ResNet18
 
 

@@ -19,7 +19,7 @@ from inference.faces import FacePredictor
 from inference.gallery import MEANING
 from inference.sources import find_sources, read_pictures
 from inference.video import Frame, VideoWriter
-from networks import DAN
+from networks import DAN, pretrained
 from results.trained import read_trained
 from tests.support.patches import find_patches, patch, save_checkpoint, scene
 from tests.support.scripts import assert_refused, run_script, snapshot, write_rafdb
@@ -249,11 +249,11 @@ def test_bad_flags_are_one_line(arguments, words, checkpoint, tmp_path, monkeypa
 
 
 def test_without_weights_the_message_says_what_to_give(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "DEFAULT_CHECKPOINT", tmp_path / "none.pth")
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
     patch(1).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"no weights in .*none.pth; give --checkpoint FILE"):
+    with pytest.raises(InputError, match=r"dan_ferplus are not in .*; give a checkpoint"):
         predict.main([str(tmp_path / "x.png")])
-    monkeypatch.setattr(predict, "DEFAULT_CHECKPOINT", save_checkpoint(tmp_path / "none.pth"))
+    save_checkpoint(tmp_path / "dan_ferplus.pth")
     assert predict.main([str(tmp_path / "x.png"), "--detector", "none", "--device", "cpu"]) == 0
 
 
