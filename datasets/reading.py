@@ -54,7 +54,7 @@ def open_rgb(path: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise InputError(
-            f"image {path} cannot be decoded ({error}); replace or remove it"
+            f"image {path} cannot be decoded ({error}); replace it or remove it"
         ) from error
 
 
