@@ -235,7 +235,10 @@ def test_aligned_faces_get_eval_pys_numbers(checkpoint, tmp_path):
         (["x.png", "--smooth", "nan"], ["--smooth is nan; expected seconds"]),
         (["x.png", "--detector", "none", "--choose", "size"], ["--detector none takes neither"]),
         (["x.png", "--webcam"], ["or --webcam"]),
-        (["x.png", "--json", "no/f.json"], ["no/f.json: expected a file in a folder that exists"]),
+        (
+            ["x.png", "--detector", "none", "--json", "no/f.json"],
+            ["no/f.json: expected a file in a folder that exists"],
+        ),
         (["x.png", "--detector", "yunet", "--weights", "x.png"], ["detector"]),
     ],
 )
