@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.errors import InputError
 
-from .alignment import LANDMARKS, TEMPLATE, Face, align
+from .alignment import FITS, LANDMARKS, TEMPLATE, Face, align
 
 Points = tuple[tuple[float, float], ...]
 
@@ -25,12 +25,14 @@ class Framing:
         box, squared, and not turned.
     size: side of the data set's images in pixels. A sharper crop would be new to the network.
     grey: whether the images are grey. margin: of the box on each side, as a fraction of its side.
+    fit: how the landmarks are brought to the template, one of `datasets.alignment.FITS`.
     """
 
     template: Points | None = tuple(map(tuple, TEMPLATE.tolist()))
     size: int = 100
     grey: bool = False
     margin: float = 0.0
+    fit: str = "eyes"
 
     def crop(self, image: Image.Image, face: Face) -> Image.Image:
         """The face of an RGB picture, framed; RGB, size x size pixels, black beyond the picture.
@@ -41,7 +43,7 @@ class Framing:
             framed = _crop_square(image, face, self.size, self.margin)
         else:
             template = np.array(self.template)
-            framed = align(image, face.landmarks, size=self.size, template=template)
+            framed = align(image, face.landmarks, size=self.size, fit=self.fit, template=template)
         return framed.convert("L").convert("RGB") if self.grey else framed
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,20 +58,21 @@ class Framing:
             template = content["template"]
             points = None if template is None else np.array(template, dtype=np.float64)
             size, margin = int(content["size"]), float(content["margin"])
-            grey = bool(content["grey"])
+            # Before there was a choice, it was the eyes.
+            grey, fit = bool(content["grey"]), str(content.get("fit", "eyes"))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the framing is not one of ours ({error})") from error
         right = points is None or (
             points.shape == (len(LANDMARKS), 2) and np.isfinite(points).all()
         )
-        if not (right and 8 <= size <= 4096 and 0 <= margin < math.inf):
+        if not (right and 8 <= size <= 4096 and 0 <= margin < math.inf and fit in FITS):
             raise InputError(
                 f"the framing has a template of shape {np.shape(template)}, size {size}, margin "
-                f"{margin}; expected five points, 8 to 4096 pixels, a margin from 0 up"
+                f"{margin}; expected five points, 8 to 4096 pixels, a margin from 0 up, and "
+                f"a fit out of {', '.join(FITS)}"
             )
-        return cls(
-            None if points is None else tuple(map(tuple, points.tolist())), size, grey, margin
-        )
+        points = None if points is None else tuple(map(tuple, points.tolist()))
+        return cls(points, size, grey, margin, fit)
 
 
 def _crop_square(image: Image.Image, face: Face, size: int, margin: float) -> Image.Image:
