@@ -30,7 +30,7 @@ from common.devices import find_device
 from common.errors import InputError
 from common.progress import progress_bar
 from datasets.alignment import CHOICES
-from datasets.detectors import DETECTORS, make_detector
+from datasets.detectors import DETECTORS, device_for_detectors, make_detector
 from inference.faces import BATCH_SIZE, FacePredictor, PredictedFace
 from inference.outputs import ANNOTATED, Outputs
 from inference.sources import Source, find_sources, read_pictures
@@ -106,8 +106,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError("give pictures, videos or folders, or --webcam; --help lists the flags")
     if args.detector == "none" and (args.weights or args.choose):
         raise InputError("--detector none takes neither --weights nor --choose; leave them out")
-    if not 0 <= args.min_score <= 1:
-        raise InputError(f"--min-score is {args.min_score}; expected 0 to 1")
     for name in ("every", "batch_size"):
         if getattr(args, name) < 1:
             flag = name.replace("_", "-")
@@ -123,10 +121,11 @@ def make_predictor(args: argparse.Namespace) -> FacePredictor:
     device = find_device(args.device)
     detector = None
     if args.detector != "none":
-        # The detectors know GPUs by number, and no other devices.
-        place = str(device) if device.type == "cuda" else "cpu"
         detector = make_detector(
-            args.detector, weights=args.weights, device=place, min_score=args.min_score
+            args.detector,
+            weights=args.weights,
+            device=device_for_detectors(device),
+            min_score=args.min_score,
         )
     print(
         f"{trained.path}: {type(trained.network).__name__}, {', '.join(trained.class_names())}; "

@@ -27,14 +27,15 @@ def flag(
     default: the recipe's value where a train script gives none.
     choices: the values allowed; a mapping gives the object that each name stands for, which is
         how a field that holds a callable can be chosen on the command line.
-    check, expected: a test of the parsed value and, in words, what passes it.
+    check, expected: a test of the parsed value and, in words, what passes it; the words of the
+        checks below are known.
     affects_result: False for what may change between a run and its `--resume` (device, workers).
     """
     metadata = {
         "help": help,
         "choices": choices,
         "check": check,
-        "expected": expected,
+        "expected": expected or EXPECTED.get(check, ""),
         "affects_result": affects_result,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -48,6 +49,18 @@ def positive(value: float) -> bool:
 def not_negative(value: float) -> bool:
     """For `check`: a finite number from zero up."""
     return 0 <= value < float("inf")
+
+
+def fraction(value: float) -> bool:
+    """For `check`: a number from zero up and below one."""
+    return 0 <= value < 1
+
+
+EXPECTED = {
+    positive: "above 0",
+    not_negative: "at least 0",
+    fraction: "0 up to, not including, 1",
+}
 
 
 def flag_fields(recipe: Any) -> Iterator[tuple[Any, dataclasses.Field]]:

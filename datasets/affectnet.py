@@ -266,7 +266,6 @@ class AffectNet(DatasetChoice):
     box_margin: float = flag(
         0.0,
         check=not_negative,
-        expected="at least 0",
         help="layout csv: how far the crop goes beyond the face box on each side, as a share of "
         "the box",
     )

@@ -17,6 +17,8 @@ from common.errors import InputError
 
 #: Order of the five points; left is the side with the smaller x.
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+#: Their columns in a csv.
+POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 
 # Where the points of RAF-DB's faces belong, as fractions of the crop's side: eyes a third of the
 # width apart, the face from forehead to chin.

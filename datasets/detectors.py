@@ -98,10 +98,14 @@ def make_detector(
     weights: YuNet's or RetinaFace's file; None downloads it.
     device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
 
+    min_score: 0 to 1; faces with a lower score are left out.
+
     Raises InputError where the package, the weights or the device is not available.
     """
     if name not in (*DETECTORS, "auto"):
         raise InputError(f"detector {name!r} is unknown; expected one of {', '.join(DETECTORS)}")
+    if not 0 <= min_score <= 1:
+        raise InputError(f"the lowest score of a face is {min_score}; expected 0 to 1")
     # The packages themselves would end with a traceback.
     place = find_device(device)
     if place.type not in ("cpu", "cuda"):
@@ -119,6 +123,11 @@ def make_detector(
     else:
         find = _mtcnn(str(place))
     return FaceDetector(name, find, min_score)
+
+
+def device_for_detectors(device: torch.device) -> str:
+    """The device of that name for `make_detector` where it can use it, otherwise "cpu"."""
+    return str(device) if device.type == "cuda" else "cpu"
 
 
 def _first_that_works(device: str, min_score: float) -> FaceDetector:

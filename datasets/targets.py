@@ -23,11 +23,10 @@ from torchvision.transforms.v2 import functional as F
 
 from common.errors import InputError
 
-from .alignment import LANDMARKS, TEMPLATE, yaw_of
+from .alignment import LANDMARKS, POINT_COLUMNS, TEMPLATE, yaw_of
 from .reading import open_rgb, read_csv
 
 POSES, FACES, MASKS, CLEAN = "poses.csv", "faces.csv", "masks", "clean"
-POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 #: (index of an image, the image) -> its further targets, by name.
 AddTargets = Callable[[int, Image.Image], Mapping[str, Any]]
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from common.errors import InputError
-from common.flags import flag, not_negative, positive
+from common.flags import flag, fraction, not_negative, positive
 from common.growing import check_schedule, is_schedule, size_at
 
 from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
@@ -54,19 +54,17 @@ class Recipe:
     batch_size: int = flag(
         check=lambda size: size >= 2, expected="at least 2 (BatchNorm)", help="images per step"
     )
-    lr: float = flag(check=positive, expected="above 0", help="learning rate of the first epoch")
+    lr: float = flag(check=positive, help="learning rate of the first epoch")
     optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centers")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
     warmup: int = flag(
         0,
         check=not_negative,
-        expected="at least 0",
         help="epochs in which the rate rises linearly, before the scheduler begins",
     )
     ema: float = flag(
         0.0,
-        check=lambda decay: 0 <= decay < 1,
-        expected="0 up to, not including, 1",
+        check=fraction,
         help="decay per step of an exponential moving average of the weights, which is then what "
         "is evaluated and saved (0: off)",
     )
@@ -96,15 +94,13 @@ class Recipe:
     )
     holdout: float = flag(
         0.0,
-        check=lambda share: 0 <= share < 1,
-        expected="0 up to, not including, 1",
+        check=fraction,
         help="fraction of each class of the training split to hold out and evaluate on instead of "
         "the test split, for choosing settings",
     )
     limit: int = flag(
         0,
         check=not_negative,
-        expected="at least 0",
         help="train on this many images, with the classes in proportion (0: all)",
     )
     seed: int = flag(
@@ -128,7 +124,6 @@ class Recipe:
     threads: int = flag(
         0,
         check=not_negative,
-        expected="at least 0",
         help="threads for the network on a CPU (0: one per core); other numbers round differently",
         affects_result=False,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights, WeightsEnum, resnet18
 
+from common.download import file_sha256
 from common.errors import InputError
 from common.files import load_tensors
 
@@ -48,7 +48,8 @@ def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
     if str(pretrained) == "none":
         return
     if str(pretrained) == "imagenet":
-        source, weights = "torchvision's ImageNet weights", _imagenet_weights()
+        source = "torchvision's ImageNet weights"
+        weights = imagenet_weights(ResNet18_Weights.IMAGENET1K_V1)
     else:
         path = Path(pretrained)
         _check_exists(path)
@@ -58,13 +59,17 @@ def load_backbone(backbone: nn.Sequential, pretrained: str | Path) -> None:
     _fill(backbone, _backbone_names(weights, source), source)
 
 
-def _imagenet_weights() -> dict[str, Tensor]:
+def imagenet_weights(weights: WeightsEnum) -> dict[str, Tensor]:
+    """The tensors of torchvision's weights, downloaded once; raises InputError where they are not.
+
+    weights: a member such as `ResNet18_Weights.IMAGENET1K_V1`.
+    """
     try:
-        return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
         raise InputError(
             f"torchvision could not fetch its ImageNet weights ({error}); connect once, or put "
-            "resnet18-f37072fd.pth into the folder checkpoints/ of torch's hub cache, or use "
+            f"{Path(weights.url).name} into the folder checkpoints/ of torch's hub cache, or use "
             "--pretrained none"
         ) from error
 
@@ -82,8 +87,7 @@ def _check_exists(path: Path) -> None:
 
 def _report_whether_known(path: Path) -> None:
     """Print whether a file named resnet18_msceleb.pth is the known one; warn if it is not."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_sha256(path)
     if digest == MSCELEB_SHA256:
         print(f"{path} is the known MS-Celeb-1M file (sha256 {digest[:8]}...)", flush=True)
         return

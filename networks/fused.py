@@ -33,9 +33,8 @@ def fuse(model: nn.Module) -> nn.Module:
     Raises TypeError for a network that is none of `FUSABLE`, including subclasses of these.
     """
     if type(model) not in FUSABLE:
-        raise TypeError(
-            f"fuse takes one of FUSABLE, as DAN or a ResNet18, got {type(model).__name__}"
-        )
+        known = ", ".join(kind.__name__ for kind in FUSABLE)
+        raise TypeError(f"fuse takes one of {known}, got {type(model).__name__}")
     like = model.fc.weight
     # Fused in float64 and rounded once; on the CPU, since not every device has float64.
     model = copy.deepcopy(model).eval().cpu().double()

@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 
 from common.batch import Batch
 from common.errors import InputError
-from common.flags import flag, flag_fields, flags_from, not_negative, positive
+from common.flags import flag, flag_fields, flags_from, fraction, not_negative, positive
 
 from .backbone import MSCELEB, load_backbone
 from .dan import DAN, FUSIONS, ResNet18
@@ -76,28 +76,21 @@ class Method:
         choices=(*PartitionLoss.FORMS, "none"),
         help="loss on the heads: the paper's Eq. 6, the released code's form, or none",
     )
-    lambda1: float = flag(
-        1.0, check=not_negative, expected="at least 0", help="weight of the affinity loss, Eq. 7"
-    )
-    lambda2: float = flag(
-        1.0, check=not_negative, expected="at least 0", help="weight of the partition loss, Eq. 7"
-    )
+    lambda1: float = flag(1.0, check=not_negative, help="weight of the affinity loss, Eq. 7")
+    lambda2: float = flag(1.0, check=not_negative, help="weight of the partition loss, Eq. 7")
     center_weight: float = flag(
         CENTER_WEIGHT,
         check=not_negative,
-        expected="at least 0",
         help="weight of the center loss, instead of --lambda1",
     )
     label_smoothing: float = flag(
         0.0,
-        check=lambda share: 0 <= share < 1,
-        expected="0 up to, not including, 1",
+        check=fraction,
         help="share of each label that is spread over all classes",
     )
     mixup: float = flag(
         0.0,
         check=not_negative,
-        expected="at least 0",
         help="mix each training image with another; alpha of the Beta distribution (0: off)",
     )
 

@@ -27,12 +27,12 @@ def products_on_small_maps(network: nn.Module) -> nn.Module:
     to the rounding of bfloat16. Kernels of one position gain nothing and are left out.
     """
     for layer in network.modules():
-        if type(layer) is nn.Conv2d and layer.kernel_size != (1, 1) and _is_common(layer):
+        if type(layer) is nn.Conv2d and layer.kernel_size != (1, 1) and _is_supported(layer):
             layer.__class__ = SmallMapConv2d
     return network
 
 
-def _is_common(layer: nn.Conv2d) -> bool:
+def _is_supported(layer: nn.Conv2d) -> bool:
     zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     return zeros and layer.groups == 1 and layer.dilation == (1, 1)
 

@@ -34,7 +34,7 @@ from datasets.alignment import (
     CHOICES,
     DEFAULT_SIZE,
     FITS,
-    LANDMARKS,
+    POINT_COLUMNS,
     Detector,
     Face,
     align,
@@ -44,7 +44,6 @@ from datasets.base import DEMO_FILE
 from datasets.detectors import DETECTORS, make_detector
 from datasets.reading import PICTURE_SUFFIXES, open_rgb
 
-POINT_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 BOX_COLUMNS = ("left", "top", "right", "bottom")
 COLUMNS = ("image", "result", "faces", "score", *BOX_COLUMNS, *POINT_COLUMNS)
 SETTINGS = "alignment.json"
@@ -113,8 +112,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not 8 <= args.size <= 4096:
         raise InputError(f"--size is {args.size}; expected 8 to 4096")
-    if not 0 <= args.min_score <= 1:
-        raise InputError(f"--min-score is {args.min_score}; expected 0 to 1")
     if args.landmarks and args.weights:
         raise InputError("--landmarks and --weights exclude each other; give one of them")
     return args

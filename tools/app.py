@@ -25,7 +25,7 @@ from PIL import Image
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
-from datasets.detectors import DETECTORS, make_detector
+from datasets.detectors import DETECTORS, device_for_detectors, make_detector
 from datasets.reading import open_rgb
 from inference import FacePredictor, annotated
 from inference.gallery import FOLDER, MEANING, MODEL_CARD, Sections
@@ -63,6 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", type=Path, metavar="FILE", help="ours or released [this project's weights]")
     add("--detector", choices=("auto", *DETECTORS), default="auto", help="[auto]")
     add("--weights", type=Path, metavar="FILE", help="the detector's [downloaded once]")
+    add("--min-score", type=float, default=0.6, metavar="X", help="fainter faces are none [0.6]")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps [auto]")
     add("--host", default="127.0.0.1", help="address to listen on [127.0.0.1: this machine only]")
     add("--port", type=int, default=7860, metavar="N", help="[7860]")
@@ -76,9 +77,12 @@ def make_analysis(args: argparse.Namespace) -> Callable[[Path], tuple[Image.Imag
     """
     trained = read_trained(args.checkpoint or shipped_weights())
     device = find_device(args.device)
-    # The detectors know GPUs by number, and no other devices.
-    place = str(device) if device.type == "cuda" else "cpu"
-    detector = make_detector(args.detector, weights=args.weights, device=place)
+    detector = make_detector(
+        args.detector,
+        weights=args.weights,
+        device=device_for_detectors(device),
+        min_score=args.min_score,
+    )
     predictor, sections = FacePredictor(trained, detector.batch, device), Sections(trained, device)
 
     def analyse(path: Path) -> tuple[Image.Image, str]:

@@ -25,7 +25,7 @@ from common.devices import find_device
 from common.errors import InputError
 from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset
-from datasets.detectors import DETECTORS, make_detector
+from datasets.detectors import DETECTORS, device_for_detectors, make_detector
 from inference.faces import FacePredictor, PredictedFace
 from results.trained import open_dataset, read_trained
 
@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     trained, device = read_trained(args.checkpoint), find_device(args.device)
     dataset = open_dataset(trained, name=args.dataset, data=args.data)
-    place = str(device) if device.type == "cuda" else "cpu"
-    detector = make_detector(args.detector, weights=args.weights, device=place, min_score=0.6)
+    detector = make_detector(
+        args.detector, weights=args.weights, device=device_for_detectors(device), min_score=0.6
+    )
     as_is = FacePredictor(trained, None, device)
     in_picture = FacePredictor(trained, detector.batch, device)
     counts = np.zeros(5, int)  # faces, found, right as it is, right in the picture, elsewhere

@@ -43,12 +43,8 @@ class CenterCriterion(MovingCenters):
 class CenterFlags(Rival):
     """Flags of the ResNet-18 with center loss."""
 
-    center_lambda: float = flag(
-        0.01, check=not_negative, expected="at least 0", help="center: weight of the center loss"
-    )
-    center_lr: float = flag(
-        0.5, check=not_negative, expected="at least 0", help="center: learning rate of the centers"
-    )
+    center_lambda: float = flag(0.01, check=not_negative, help="center: weight of the center loss")
+    center_lr: float = flag(0.5, check=not_negative, help="center: learning rate of the centers")
 
     def criterion(self, num_classes: int) -> CenterCriterion:
         """See `CenterCriterion`."""

@@ -129,12 +129,8 @@ class DACLFlags(Rival):
 
     mark: ClassVar[str] = "attention_heads.weight"
 
-    dacl_lambda: float = flag(
-        0.01, check=not_negative, expected="at least 0", help="dacl: weight of the center loss"
-    )
-    dacl_center_lr: float = flag(
-        0.5, check=not_negative, expected="at least 0", help="dacl: learning rate of the centers"
-    )
+    dacl_lambda: float = flag(0.01, check=not_negative, help="dacl: weight of the center loss")
+    dacl_center_lr: float = flag(0.5, check=not_negative, help="dacl: learning rate of the centers")
 
     def network(self, num_classes: int, image_size: int) -> DACL:
         """See `DACL`."""

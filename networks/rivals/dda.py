@@ -58,15 +58,9 @@ class DDAFlags(Rival):
     dda_form: str = flag(
         "mean", choices=("mean", "released"), help="dda: what its discriminant part is divided by"
     )
-    dda_lambda: float = flag(
-        0.01, check=not_negative, expected="at least 0", help="dda: weight of the center loss"
-    )
-    dda_gamma: float = flag(
-        4.0, check=not_negative, expected="at least 0", help="dda: weight of the discriminant loss"
-    )
-    dda_center_lr: float = flag(
-        0.5, check=not_negative, expected="at least 0", help="dda: learning rate of the centers"
-    )
+    dda_lambda: float = flag(0.01, check=not_negative, help="dda: weight of the center loss")
+    dda_gamma: float = flag(4.0, check=not_negative, help="dda: weight of the discriminant loss")
+    dda_center_lr: float = flag(0.5, check=not_negative, help="dda: learning rate of the centers")
 
     def criterion(self, num_classes: int) -> DDACriterion:
         """See `DDACriterion`."""

@@ -95,9 +95,7 @@ class EACLoss(nn.Module):
 class EACFlags(Rival):
     """EAC's flags."""
 
-    eac_lambda: float = flag(
-        5.0, check=not_negative, expected="at least 0", help="eac: weight of the consistency"
-    )
+    eac_lambda: float = flag(5.0, check=not_negative, help="eac: weight of the consistency")
 
     def network(self, num_classes: int, image_size: int) -> EAC:
         """See `EAC`; any image size."""

@@ -33,7 +33,8 @@ from common.batch import Batch
 from common.errors import InputError
 from common.flags import flag
 
-from ..losses import LossTerms
+from ..backbone import imagenet_weights
+from ..losses import LossTerms, cross_entropy
 from ..precision import full_precision, no_autocast
 from .base import Rival
 
@@ -233,9 +234,8 @@ class FERAttLoss(nn.Module):
     def forward(self, output: FERAttOutput, batch: Batch) -> LossTerms:
         """The loss; the batch has the targets "mask" (B, 1, H, W) and "clean" (B, 3, H, W)."""
         with no_autocast(output.logits):
-            logits, _, z, attention, _ = map(full_precision, output)
-            target = batch.targets.get("soft_labels", batch.labels)
-            terms = {"cls": F.cross_entropy(logits, target)}
+            z, attention = full_precision(output.embedding), full_precision(output.attention)
+            terms = {"cls": cross_entropy(output.logits, batch)}
             if self.variant == "representation":
                 terms["representation"] = representation_loss(z, batch.labels)
             if self.variant != "preactresnet18":
@@ -311,13 +311,6 @@ class FERAttFlags(Rival):
             )
         if pretrained == "none" or network.attention_map is None:
             return
-        try:
-            weights = ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:  # RuntimeError: the download's hash is wrong
-            raise InputError(
-                f"torchvision could not fetch its ResNet-34 ({error}); connect once, or put "
-                "resnet34-b627a593.pth into the folder checkpoints/ of torch's hub cache, or use "
-                "--pretrained none"
-            ) from error
+        weights = imagenet_weights(ResNet34_Weights.IMAGENET1K_V1)
         kept = {name: value for name, value in weights.items() if not name.startswith("fc.")}
         network.attention_map.encoder.load_state_dict(kept)

@@ -57,14 +57,10 @@ class IslandCriterion(MovingCenters):
 class IslandFlags(Rival):
     """Flags of the ResNet-18 with island loss."""
 
-    island_lambda: float = flag(
-        0.01, check=not_negative, expected="at least 0", help="island: weight of the island loss"
-    )
-    island_lambda1: float = flag(
-        10.0, check=not_negative, expected="at least 0", help="island: weight of the pairs in it"
-    )
+    island_lambda: float = flag(0.01, check=not_negative, help="island: weight of the island loss")
+    island_lambda1: float = flag(10.0, check=not_negative, help="island: weight of the pairs in it")
     island_center_lr: float = flag(
-        0.5, check=not_negative, expected="at least 0", help="island: learning rate of the centers"
+        0.5, check=not_negative, help="island: learning rate of the centers"
     )
 
     def criterion(self, num_classes: int) -> IslandCriterion:

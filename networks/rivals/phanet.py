@@ -33,7 +33,7 @@ from common.errors import InputError
 from common.flags import flag
 
 from ..backbone import resnet18_backbone
-from ..losses import LossTerms
+from ..losses import LossTerms, cross_entropy
 from ..precision import full_precision, no_autocast
 from .base import Rival
 
@@ -140,7 +140,7 @@ class PhaNetLoss(nn.Module):
         with no_autocast(output.logits):
             terms = {
                 "hierarchical": hierarchical_loss(full_precision(output.scale_logits), labels),
-                "cls": F.cross_entropy(full_precision(output.logits), labels),
+                "cls": cross_entropy(output.logits, batch),
             }
             if yaw is not None:
                 bins = pose_bins(yaw, self.pose_edges)

@@ -156,9 +156,7 @@ class RANFlags(Rival):
     ran_regions: str = flag(
         "paper", choices=tuple(REGIONS), help="ran: five crops, or the seven of the AffectNet code"
     )
-    ran_margin: float = flag(
-        0.02, check=not_negative, expected="at least 0", help="ran: margin of the region bias loss"
-    )
+    ran_margin: float = flag(0.02, check=not_negative, help="ran: margin of the region bias loss")
 
     def network(self, num_classes: int, image_size: int) -> RAN:
         """See `RAN`; any image size."""

@@ -167,13 +167,11 @@ class SCNFlags(Rival):
     scn_margin1: float = flag(
         0.15,
         check=not_negative,
-        expected="at least 0",
         help="scn: distance of the groups' mean weights; the authors advise 0.07 at batch 64",
     )
     scn_margin2: float = flag(
         0.2,
         check=not_negative,
-        expected="at least 0",
         help="scn: relabel where the largest probability is above the label's by more than this",
     )
     scn_relabel_epoch: int = flag(

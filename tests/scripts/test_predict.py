@@ -230,7 +230,7 @@ def test_aligned_faces_get_eval_pys_numbers(checkpoint, tmp_path):
         ([], ["give pictures, videos or folders, or --webcam"]),
         (["nowhere.jpg"], ["nowhere.jpg does not exist"]),
         (["."], ["no pictures or videos there"]),
-        (["x.png", "--min-score", "2"], ["--min-score is 2.0; expected 0 to 1"]),
+        (["x.png", "--min-score", "2"], ["lowest score of a face is 2.0; expected 0 to 1"]),
         (["x.png", "--every", "0"], ["--every is 0; expected at least 1"]),
         (["x.png", "--smooth", "nan"], ["--smooth is nan; expected seconds"]),
         (["x.png", "--detector", "none", "--choose", "size"], ["--detector none takes neither"]),
