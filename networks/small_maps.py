@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Output positions up to which the products were measured to be faster.
-MAX_POSITIONS = 16
+#: Channels in times channels out, per output position, from which the products were measured to be
+#: faster.
+MIN_PAIRS_PER_POSITION = 8192
 
 Pair = tuple[int, int]
 
@@ -57,7 +58,8 @@ class SmallMapConv2d(nn.Conv2d):
         if _type_in_convolutions(images) != torch.bfloat16:
             return False
         height, width = _output_size(images.shape[2:], self.kernel_size, self.stride, self.padding)
-        return 0 < height * width <= MAX_POSITIONS
+        pairs = self.in_channels * self.out_channels
+        return 0 < height * width <= pairs / MIN_PAIRS_PER_POSITION
 
 
 def convolution_by_products(
