@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn import init
 
 from .backbone import FEATURE_DIM, resnet18_backbone
@@ -32,10 +33,14 @@ def _conv_bn(in_channels: int, out_channels: int, kernel: tuple[int, int]) -> nn
 
 
 class SpatialAttention(nn.Module):
-    """Spatial unit of a head: s = x' * map (section 3.2, Eq. 3)."""
+    """Spatial unit of a head: s = x' * map (section 3.2, Eq. 3).
 
-    def __init__(self):
+    mean_map: divide each map by its mean, so that pooling s gives a weighted mean of x'.
+    """
+
+    def __init__(self, *, mean_map: bool = False):
         super().__init__()
+        self.mean_map = mean_map
         reduced = FEATURE_DIM // 2
         self.conv1x1 = _conv_bn(FEATURE_DIM, reduced, (1, 1))
         self.conv_3x3 = _conv_bn(reduced, FEATURE_DIM, (3, 3))
@@ -49,11 +54,18 @@ class SpatialAttention(nn.Module):
         # A sum of 512 channels is in the hundreds, where half precision has steps of one or more.
         # The cast to float32 comes before the ReLU, which changes no value: the ReLU's gradient
         # then stays in float32 with the layout of the maps, which is far faster.
-        return torch.relu(full_precision(y)).sum(dim=1, keepdim=True)
+        found = torch.relu(full_precision(y)).sum(dim=1, keepdim=True)
+        return over_mean(found) if self.mean_map else found
 
     def forward(self, features: Tensor) -> Tensor:
         """Scale a feature map (B, 512, h, w) by its spatial map; same shape."""
         return features * self.attention_map(features)
+
+
+def over_mean(maps: Tensor) -> Tensor:
+    """Maps (B, k, h, w), not negative, each divided by its mean; one of zeros stays zero."""
+    mean = maps.mean(dim=(2, 3), keepdim=True)
+    return maps / mean.clamp_min(torch.finfo(mean.dtype).tiny)
 
 
 class ChannelAttention(nn.Module):
@@ -78,9 +90,9 @@ class ChannelAttention(nn.Module):
 class CrossAttentionHead(nn.Module):
     """One head of MAN: the spatial unit, then the channel unit (Figure 2)."""
 
-    def __init__(self):
+    def __init__(self, *, mean_map: bool = False):
         super().__init__()
-        self.sa = SpatialAttention()
+        self.sa = SpatialAttention(mean_map=mean_map)
         self.ca = ChannelAttention()
         self.apply(_init_head)
 
@@ -106,13 +118,20 @@ def _init_head(module: nn.Module) -> None:
 FUSIONS = ("log-softmax", "sum", "softmax")
 
 
-def weigh_heads(heads: Tensor, fusion: str) -> Tensor:
+#: What keeps the heads, and so the log-softmax over them, in range; the paper's, none, first.
+HEAD_SCALES = ("none", "map", "norm")
+
+
+def weigh_heads(heads: Tensor, fusion: str, scale: str = HEAD_SCALES[0]) -> Tensor:
     """Attention vectors (B, k, 512) as the fusion adds them up; same shape.
 
     With p = softmax(a) over the k heads of each channel: "log-softmax" gives log p, Eq. 5; "sum"
     gives a; "softmax" gives p a, whose sum is a soft maximum. A single head stays as it is, since
-    its softmax is constant.
+    its softmax is constant. With the scale "norm" each vector is first divided by its root mean
+    square over the channels; the other scales change nothing here.
     """
+    if scale == "norm":
+        heads = F.rms_norm(heads, heads.shape[-1:])
     if fusion == "sum" or heads.shape[1] == 1:
         return heads
     return heads.log_softmax(dim=1) if fusion == "log-softmax" else heads.softmax(dim=1) * heads
@@ -121,13 +140,21 @@ def weigh_heads(heads: Tensor, fusion: str) -> Tensor:
 class DAN(nn.Module):
     """Distract your Attention Network: FCN backbone, `num_heads` cross attention heads, AFN.
 
-    `num_classes` >= 2 expressions, `num_heads` >= 1, `fusion` one of `FUSIONS`. The backbone starts
-    from random weights; `networks.load_backbone(model.features, ...)` fills it.
+    `num_classes` >= 2 expressions, `num_heads` >= 1, `fusion` one of `FUSIONS`, `head_scale` one of
+    `HEAD_SCALES`. The backbone starts from random weights; `networks.load_backbone(model.features,
+    ...)` fills it.
 
     Raises ValueError for other values.
     """
 
-    def __init__(self, num_classes: int = 7, num_heads: int = 4, *, fusion: str = FUSIONS[0]):
+    def __init__(
+        self,
+        num_classes: int = 7,
+        num_heads: int = 4,
+        *,
+        fusion: str = FUSIONS[0],
+        head_scale: str = HEAD_SCALES[0],
+    ):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; DAN needs at least 2")
@@ -135,13 +162,18 @@ class DAN(nn.Module):
             raise ValueError(f"num_heads is {num_heads}; DAN needs at least 1")
         if fusion not in FUSIONS:
             raise ValueError(f"fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}")
+        if head_scale not in HEAD_SCALES:
+            known = ", ".join(HEAD_SCALES)
+            raise ValueError(f"head_scale is {head_scale!r}; expected one of {known}")
         self.num_classes = num_classes
         self.num_heads = num_heads
         self.fusion = fusion
+        self.head_scale = head_scale
         self.features = resnet18_backbone()
         for i in range(num_heads):
             # Released checkpoints name the heads cat_head0 ... cat_head{k-1}.
-            setattr(self, f"cat_head{i}", CrossAttentionHead())
+            head = CrossAttentionHead(mean_map=head_scale == "map")
+            setattr(self, f"cat_head{i}", head)
         self.fc = nn.Linear(FEATURE_DIM, num_classes)
         self.bn = nn.BatchNorm1d(num_classes)
 
@@ -158,7 +190,7 @@ class DAN(nn.Module):
         features = self.features(images)
         heads = torch.stack([head(features) for head in self.attention_heads()], dim=1)
         with no_autocast(images):
-            heads = weigh_heads(full_precision(heads), self.fusion)
+            heads = weigh_heads(full_precision(heads), self.fusion, self.head_scale)
             logits = self.bn(self.fc(heads.sum(dim=1)))
         return DANOutput(logits, features, heads)
 

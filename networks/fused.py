@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torchvision.models.resnet import BasicBlock
 
 from .backbone import FEATURE_DIM
-from .dan import DAN, CrossAttentionHead, DANOutput, ResNet18, weigh_heads
+from .dan import DAN, CrossAttentionHead, DANOutput, ResNet18, over_mean, weigh_heads
 from .precision import full_precision, no_autocast
 from .rivals.dacl import DACL
 from .rivals.eac import EAC
@@ -52,7 +52,7 @@ class FusedDAN(nn.Module):
         heads = model.attention_heads()
         self.num_classes = model.num_classes
         self.num_heads = len(heads)
-        self.fusion = model.fusion
+        self.fusion, self.head_scale = model.fusion, model.head_scale
         self.features = model.features
         self.reduce = _side_by_side([fuse_conv_bn_eval(*head.sa.conv1x1) for head in heads])
         self.attend = _side_by_side([_one_kernel(head) for head in heads], groups=len(heads))
@@ -66,7 +66,7 @@ class FusedDAN(nn.Module):
         pooled = self._pooled(features)
         gate = self.excite(torch.relu(self.squeeze(pooled))).sigmoid()
         with no_autocast(images):
-            heads = weigh_heads(full_precision(pooled * gate), self.fusion)
+            heads = weigh_heads(full_precision(pooled * gate), self.fusion, self.head_scale)
             logits = self.fc(heads.sum(dim=1))
         return DANOutput(logits, features, heads)
 
@@ -77,6 +77,8 @@ class FusedDAN(nn.Module):
         """
         maps = torch.relu(self.attend(self.reduce(features)))
         maps = full_precision(maps.unflatten(1, (self.num_heads, FEATURE_DIM))).sum(dim=2)
+        if self.head_scale == "map":
+            maps = over_mean(maps)
         with no_autocast(features):
             flat = full_precision(features).flatten(2)
             return maps.flatten(2) @ flat.transpose(1, 2) / flat.shape[2]

@@ -15,7 +15,7 @@ from common.errors import InputError
 from common.flags import flag, flag_fields, flags_from, fraction, not_negative, positive
 
 from .backbone import MSCELEB, load_backbone
-from .dan import DAN, FUSIONS, ResNet18
+from .dan import DAN, FUSIONS, HEAD_SCALES, ResNet18
 from .losses import CENTER_WEIGHT, FCN_LOSSES, DANLoss, PartitionLoss
 from .packed import fast_network
 from .rivals import RIVALS, Rival
@@ -60,6 +60,12 @@ class Method:
         choices=FUSIONS,
         help="what is summed over the heads: the log-softmax, Eq. 5, the heads themselves, or the "
         "heads weighed by their softmax",
+    )
+    head_scale: str = flag(
+        HEAD_SCALES[0],
+        choices=HEAD_SCALES,
+        help="what keeps the heads in range: none, as in the paper; map: each spatial map divided "
+        "by its mean; norm: each attention vector divided by its root mean square",
     )
     pretrained: str = flag(
         MSCELEB,
@@ -140,7 +146,9 @@ class Method:
             return products_on_small_maps(network)
         baseline = self.arch == "resnet18"
         network = (
-            ResNet18(num_classes) if baseline else DAN(num_classes, self.heads, fusion=self.fusion)
+            ResNet18(num_classes)
+            if baseline
+            else DAN(num_classes, self.heads, fusion=self.fusion, head_scale=self.head_scale)
         )
         load_backbone(network.features, self.pretrained)
         return products_on_small_maps(network)
@@ -188,8 +196,8 @@ def network_for(
     The architecture, the number of heads and of classes are read from names and shapes.
 
     settings: the flags it was trained with, as a checkpoint has them. They give what weights do
-        not show: the fusion of the heads, a rival's forms, and which rival it is where two have
-        the same names.
+        not show: fusion and scale of the heads, a rival's forms, and which rival it is where two
+        have the same names.
 
     Raises InputError where they do not fit any network of this project, or each other.
     """
@@ -244,7 +252,10 @@ def _builder(
         raise InputError(f"the weights have heads {sorted(numbers)}; expected 0, 1, 2, ... k-1")
     if not numbers:
         return lambda: ResNet18(num_classes)
-    fusion = settings.get("fusion", FUSIONS[0])
-    if fusion not in FUSIONS:
-        raise InputError(f"the weights are of --fusion {fusion}; known are {', '.join(FUSIONS)}")
-    return lambda: DAN(num_classes, len(numbers), fusion=fusion)
+    forms = {}
+    for name, known in (("fusion", FUSIONS), ("head_scale", HEAD_SCALES)):
+        forms[name] = settings.get(name, known[0])
+        if forms[name] not in known:
+            given = f"--{name.replace('_', '-')} {forms[name]}"
+            raise InputError(f"the weights are of {given}; known are {', '.join(known)}")
+    return lambda: DAN(num_classes, len(numbers), **forms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from common.errors import InputError
 from networks import DAN, ResNet18, network_for
 from networks.dan import (
     FUSIONS,
+    HEAD_SCALES,
     ChannelAttention,
     CrossAttentionHead,
     SpatialAttention,
+    over_mean,
     weigh_heads,
 )
 
@@ -219,6 +222,57 @@ def test_an_unknown_fusion_is_refused():
         ValueError, match="fusion is 'mean'; expected one of log-softmax, sum, soft"
     ):
         DAN(fusion="mean")
+
+
+# ---- scale of the heads
+
+
+def test_a_map_over_its_mean_makes_pooling_a_weighted_mean():
+    unit = seeded(lambda: SpatialAttention(mean_map=True)).double().eval()
+    features = normal(2, 512, 3, 2, dtype=torch.float64)
+    with torch.no_grad():
+        pooled = unit(features).mean(dim=(2, 3))
+        unit.mean_map = False
+        weights = unit.attention_map(features)
+    for image in range(2):
+        total = sum(weights[image, 0, i, j] for i, j in product(range(3), range(2)))
+        expected = sum(
+            weights[image, 0, i, j] / total * features[image, :, i, j]
+            for i, j in product(range(3), range(2))
+        )
+        torch.testing.assert_close(pooled[image], expected)
+    assert not over_mean(torch.zeros(1, 1, 2, 2)).any()
+
+
+def test_a_vector_over_its_norm_keeps_its_direction():
+    heads = normal(2, 3, 5, dtype=torch.float64)
+    scaled = weigh_heads(heads, "sum", "norm")
+    for vector, result in zip(heads.flatten(0, 1), scaled.flatten(0, 1), strict=True):
+        root_mean_square = math.sqrt(sum(float(a) ** 2 for a in vector) / 5)
+        torch.testing.assert_close(result, vector / root_mean_square)
+    torch.testing.assert_close(
+        weigh_heads(100 * heads, "log-softmax", "norm"), weigh_heads(heads, "log-softmax", "norm")
+    )
+    assert weigh_heads(heads, "sum", "map") is heads
+
+
+def test_the_scale_keeps_the_log_softmax_out_of_saturation():
+    """Features of size 1: without a scale one head takes all of nearly every softmax."""
+    features = normal(4, 512, 4, 4).abs()
+    largest = {}
+    for scale in HEAD_SCALES:
+        network = seeded(lambda scale=scale: DAN(7, 3, head_scale=scale)).eval()
+        with torch.no_grad():
+            heads = torch.stack([head(features) for head in network.attention_heads()], dim=1)
+            largest[scale] = weigh_heads(heads, "log-softmax", scale).exp().amax(dim=1).median()
+    assert largest["none"] > 0.999
+    assert largest["map"] < 0.6
+    assert largest["norm"] < 0.6
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(ValueError, match="head_scale is 'sum'; expected one of none, map, norm"):
+        DAN(head_scale="sum")
 
 
 def test_logits_are_the_normalized_linear_map_of_the_sum_of_heads(dan):

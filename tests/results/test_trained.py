@@ -57,14 +57,19 @@ def test_a_temperature_that_is_none_is_refused(weights, tmp_path, temperature):
         read_trained(path)
 
 
-@pytest.mark.parametrize("fusion", ["sum", "softmax"])
-def test_a_network_has_the_fusion_it_was_trained_with(tmp_path, fusion):
-    settings = {"image_size": SIZE, "fusion": fusion}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fusion", "sum"), ("fusion", "softmax"), ("head_scale", "map"), ("head_scale", "norm")],
+)
+def test_a_network_weighs_its_heads_as_in_training(tmp_path, name, value):
+    settings = {"image_size": SIZE, name: value}
     path = save(tmp_path / "x.pth", DAN(7, 2).state_dict(), **{**OURS, "settings": settings})
-    assert read_trained(path).network.fusion == fusion
-    settings["fusion"] = "mean"
+    assert getattr(read_trained(path).network, name) == value
+    settings[name] = "mean"
     save(path, DAN(7, 2).state_dict(), **{**OURS, "settings": settings})
-    with pytest.raises(InputError, match=r"x.pth: the weights are of --fusion mean; known are"):
+    with pytest.raises(
+        InputError, match=r"x.pth: the weights are of --(fusion|head-scale) mean; known"
+    ):
         read_trained(path)
 
 

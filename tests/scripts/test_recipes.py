@@ -98,6 +98,7 @@ SHARED = {
     "arch": "dan",
     "heads": 4,
     "fusion": "log-softmax",
+    "head_scale": "none",
     "pretrained": MSCELEB,
     "fcn_loss": "affinity",
     "partition": "eq6",
