@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 from matplotlib import cycler, rc_context
@@ -80,9 +81,41 @@ def reliability_chart(
     return _chart(draw, label)
 
 
-def _chart(draw: Callable[[Axes], None], label: str) -> str:
+def interval_chart(
+    rows: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    *,
+    label: str,
+) -> str:
+    """Values with their intervals, (value, low, high) for each row, from top to bottom, as SVG.
+
+    The upright line is zero. A row may be None, where nothing is known; label as in `line_chart`.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=QUIET, linewidth=1)
+        for number, (name, values) in enumerate(series.items()):
+            shift = 0.6 * ((number + 0.5) / len(series) - 0.5)
+            known = [(i + shift, *value) for i, value in enumerate(values) if value]
+            places, middles, lows, highs = zip(*known, strict=True) if known else ((),) * 4
+            reach = [
+                [a - b for a, b in zip(middles, lows, strict=True)],
+                [b - a for a, b in zip(middles, highs, strict=True)],
+            ]
+            bars = axes.errorbar(middles, places, xerr=reach, label=without_math(name))
+            bars.lines[0].set_linestyle("none")
+        axes.set_yticks(range(len(rows)), [without_math(row) for row in rows])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.grid(axis="x")
+
+    height = 1.0 + 0.16 * len(rows) * (1 + len(series))  # inches
+    return _chart(draw, label, {"figure.figsize": (4.7, height)})
+
+
+def _chart(draw: Callable[[Axes], None], label: str, style: Mapping[str, Any] | None = None) -> str:
     label = printable(label)
-    with rc_context({**STYLE, "svg.hashsalt": label}):
+    with rc_context({**STYLE, **(style or {}), "svg.hashsalt": label}):
         figure = Figure(layout="constrained")
         draw(figure.add_subplot())
         figure.legend(loc="outside lower left", ncols=2)

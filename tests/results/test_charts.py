@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from results.charts import COLORS, line_chart, reliability_chart
+from results.charts import COLORS, interval_chart, line_chart, reliability_chart
 
 
 def parsed(*args, **options) -> ElementTree.Element:
@@ -85,3 +85,23 @@ def test_a_reliability_diagram_has_its_points_over_the_diagonal():
     assert x2 - x1 == pytest.approx(2 * (x1 - x))  # 50 is halfway to 100, 25 to 50
     assert (y1 - y2) == pytest.approx(4 * (y1 - y))
     assert made.get("aria-label") == "x"
+
+
+def test_intervals_lie_beside_their_rows_from_top_to_bottom():
+    series = {"a": [(1.0, 0.0, 2.0), None, (-1.0, -2.0, 0.0)], "b": [(0.0, -1.0, 1.0)] * 3}
+    chart = ElementTree.fromstring(interval_chart(["all", "x", "y"], series, label="words"))
+    first, second = marks(chart).values()
+    assert (len(first), len(second)) == (2, 3)
+    (x1, y1), (x2, y2) = first
+    middles = [x for x, _ in second]
+    assert middles == [middles[0]] * 3
+    assert x1 - middles[0] == pytest.approx(middles[0] - x2, abs=1e-3)
+    assert x1 > x2
+    assert second[0][1] > y1  # beside it, below
+    assert second[0][1] < y2
+    assert [text.text for text in chart.iter("text")][-5:] == ["all", "x", "y", "a", "b"]
+    assert chart.get("aria-label") == "words"
+
+
+def test_intervals_may_all_be_unknown():
+    assert "<svg" in interval_chart(["all"], {"a": [None]}, label="x")

@@ -19,6 +19,7 @@ from datasets import FER2013, RAFDB, transforms
 from networks import DAN, AffinityLoss, ResNet18
 from results.calibration import Calibration
 from results.views import MeanOverViews
+from tests.support.networks import varied
 from tests.support.scripts import (
     CLASSES,
     LABEL_FILE,
@@ -64,20 +65,6 @@ def save(path: Path, network: nn.Module, **extra: object) -> Path:
     """A checkpoint with the released keys that matter, and `extra`."""
     torch.save({"iter": 21, "model_state_dict": network.state_dict(), **extra}, path)
     return path
-
-
-def varied(network: nn.Module, root: Path) -> nn.Module:
-    """Give a random network the statistics of the images, so that its predictions vary."""
-    dataset = RAFDB(root, "test", transforms.evaluation(SIZE))
-    images = torch.stack([dataset[i].image for i in range(len(dataset))])
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches
-    network.train()
-    with torch.no_grad():
-        network(images)
-        network.fc.weight.mul_(30)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")
