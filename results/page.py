@@ -58,6 +58,7 @@ def page(report: Report) -> str:
         metrics=METRICS,
         curves=Curves.of(report.history) if report.history else None,
         reliability=_reliability(numbers["calibration"]),
+        bins=_bins(numbers["calibration"]),
         **(_attention(attention, numbers["classes"]) if attention else {}),
     )
 
@@ -170,6 +171,23 @@ def _reliability(calibration: Mapping[str, Any]) -> str:
     errors = (f"{name} {100 * made['ece']:.2f} %" for name, made in calibration.items())
     label = f"Accuracy by top probability; expected calibration error: {', '.join(errors)}"
     return reliability_chart(series, label=label)
+
+
+def _bins(calibration: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """Before and after calibration, a row for each bin that has images."""
+    tables = {}
+    for name, made in calibration.items():
+        columns = (made[each] for each in ("counts", "confidences", "accuracies"))
+        tables[name] = [
+            [
+                f"{100 * i / len(made['counts']):.1f} to {100 * (i + 1) / len(made['counts']):.1f}",
+                *(f"{count:,}", percent(confidence), percent(accuracy)),
+                f"{100 * (accuracy - confidence):+z.2f}",
+            ]
+            for i, (count, confidence, accuracy) in enumerate(zip(*columns, strict=True))
+            if count
+        ]
+    return tables
 
 
 def _chart(epochs: Sequence[int], caption: str, series: Mapping[str, Sequence[float]]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 import eval as eval_script
 from datasets import RAFDB
 from networks import DAN, ResNet18
-from results.calibration import Calibration
+from results.calibration import BINS, Calibration
 from results.evidence import Attention, Look, Mistake
 from results.metrics import metrics_json
 from results.page import Embedded, embedded, page, percent, share, where_strongest
@@ -27,7 +27,7 @@ from results.report import Report
 from results.text import printable
 from tests.support.metrics import metrics_with
 
-HOSTILE = '<script>alert("1")</script>&"\'><img src=x onerror=alert(2)>{{ 7 * 7 }}$a$'
+HOSTILE = '<script>alert("1")</script>&"\'><img src=x onerror=alert(2)>{{ 777 * 777 }}$a$'
 BYTES = "f\udce4ce\x07\u202e.png"  # a file name that is no UTF-8, rings a bell, turns the line
 VOID = {"meta", "img", "br"}
 
@@ -141,6 +141,14 @@ def test_the_page_shows_the_probabilities_before_and_after_calibration():
     labels = [svg.get("aria-label") for svg in said.all("svg")]
     expected = f"before {100 * before.ece:.2f} %, after {100 * after.ece:.2f} %"
     assert any(label.endswith(expected) for label in labels)
+    for made in (before, after):
+        rows = zip(made.counts, made.confidences, made.accuracies, strict=True)
+        for i, (count, confidence, accuracy) in enumerate(rows):
+            place = f"{100 * i / BINS:.1f} to {100 * (i + 1) / BINS:.1f} {count} "
+            cells = (
+                f"{100 * confidence:.2f} {100 * accuracy:.2f} {100 * (accuracy - confidence):+.2f}"
+            )
+            assert (place + cells in said.said()) == (count > 0)
 
 
 def test_the_page_says_what_test_time_augmentation_gives():
@@ -246,7 +254,7 @@ def test_names_from_files_are_text_wherever_they_stand(bad):
     shown = " ".join(printable(bad).split())
     assert found.said().count(shown) > 20
     assert all(printable(bad) in image["alt"] for image in found.all("img"))
-    assert "49" not in found.said()  # no template either
+    assert "603729" not in found.said()  # no template either
     assert not any(ord(c) < 32 and c != "\n" for c in made)
     assert "\u202e" not in made
 

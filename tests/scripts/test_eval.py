@@ -140,6 +140,27 @@ def test_probabilities_are_judged_before_and_after_calibration(baseline, ours, d
     assert "at temperature 2.0000" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_jsons_calibration_is_that_of_a_loop(baseline, data, tmp_path, temperature):
+    path = save(tmp_path / "t.pth", baseline, **OURS, temperature=temperature)
+    found = evaluate(path, data)["calibration"]
+    assert list(found) == (["before"] if temperature == 1 else ["before", "after"])
+    logits, labels = logits_of(baseline, data)
+    for made in found.values():
+        brier = nll = 0.0
+        gaps = [0.0] * 15  # sum over a bin's images of right - top probability
+        for row, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
+            powers = [math.exp(value / made["temperature"]) for value in row]
+            shares = [power / sum(powers) for power in powers]
+            brier += sum((p - (c == label)) ** 2 for c, p in enumerate(shares))
+            nll -= math.log(shares[label])
+            top = max(shares)
+            gaps[math.ceil(15 * top) - 1] += (shares[label] == top) - top
+        expected = (brier, nll, sum(map(abs, gaps)))
+        found_sums = tuple(len(labels) * made[name] for name in ("brier", "nll", "ece"))
+        assert found_sums == pytest.approx(expected, rel=1e-4)
+
+
 def test_averaged_weights_are_said_to_be_so(baseline, ours, data, capsys):
     settings = {"image_size": SIZE, "ema": 0.99}
     evaluate(save(ours.with_name("ema.pth"), baseline, **{**OURS, "settings": settings}), data)
