@@ -77,7 +77,7 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
     tta = tta_metrics(args, trained, dataset, device) if args.tta else None
-    published_images = dataset.is_published() and not skipped
+    published_images = dataset.is_published() and not skipped and not trained.fold
     papers = papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, metrics, skipped)
@@ -111,7 +111,7 @@ def about(args: argparse.Namespace, trained: Trained, dataset: FaceDataset) -> d
         "checkpoint": str(args.checkpoint),
         "epoch": trained.epoch,
         "dataset": dataset.name,
-        "split": dataset.split,
+        "split": split_name(trained, dataset),
         "layout": dataset.layout,
         "image_size": args.image_size or trained.image_size,
         "classes": list(dataset.classes),
@@ -280,7 +280,7 @@ def print_numbers(
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
         f"{trained.path}, epoch {trained.epoch}: {trained.method}{trained.averaged} on "
-        f"{dataset.name} {dataset.split}, {dataset.root}"
+        f"{dataset.name} {split_name(trained, dataset)}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
     print(metrics_text(metrics, dataset.classes))
@@ -303,6 +303,12 @@ def more_text(tta: Metrics | None, calibrations: dict[str, Calibration]) -> str:
             f"{100 * tta.macro_f1:.2f} %"
         )
     return "\n".join(["", *lines])
+
+
+def split_name(trained: Trained, dataset: FaceDataset) -> str:
+    """The split, and where it is the fold that training held out, which."""
+    fold = f" fold {trained.fold}" if trained.fold and dataset.split == "train" else ""
+    return f"{dataset.split}{fold}"
 
 
 def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:

@@ -148,6 +148,10 @@ class FaceDataset:
         """Where image `index` comes from, for messages and reports."""
         return str(self.samples[index][0])
 
+    def persons(self) -> list[str] | None:
+        """Who is seen on each image, if the data set knows: no person is in two folds."""
+        return None
+
     def reject(self, kind: str, message: str) -> None:
         """Report an invalid entry: add it to `problems`, or raise InputError without that list."""
         if self.problems is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -43,6 +44,15 @@ class SFEW(FaceDataset):
                 f"tools.align_sfew {self.root} {self.default_root}",
                 stacklevel=4,
             )
+
+    def persons(self) -> list[str] | None:
+        """The film of each frame, whose actors are those of no other split.
+
+        Names are film_time_frame.png; None where no name is.
+        """
+        names = [path.stem for path, _ in self.samples]
+        films = [re.sub(r"_\d+_\d+$", "", name) for name in names]
+        return None if films == names else films
 
     def image_folders(self) -> list[Path]:
         return [self._folder()]

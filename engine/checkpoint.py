@@ -12,6 +12,7 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     dataset, class_names    the data set's name, its classes in label order,
     framing                 and how its images are cut
     training_images         their number, so that a run is not resumed with other data
+    fold_checksum           with --fold, of the images that were held out
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
     temperature             what divides the logits of calibrated probabilities (tools.calibrate)
@@ -32,6 +33,7 @@ from common.files import load_checkpoint, write_whole
 from common.flags import flag_fields, plain_value, settings
 from common.random_states import random_states, restore_random_states
 
+from .folds import fold_checksum
 from .optim import KERNELS
 from .recipe import Recipe
 from .run_folder import BEST, LAST, write_metrics
@@ -77,9 +79,18 @@ def content_of(run: Any) -> dict[str, Any]:
         "settings": settings(run.recipe),
         **run.dataset.description(),
         "training_images": len(run.training.dataset),
+        **fold_entry(run),
         "metrics": run.rows,
         "random_states": random_states(),
     }
+
+
+def fold_entry(run: Any) -> dict[str, int]:
+    """What a checkpoint holds of the fold that was held out; nothing without --fold."""
+    images = run.evaluation.dataset
+    if not run.recipe.fold:
+        return {}
+    return {"fold_checksum": fold_checksum(images.dataset, images.indices)}
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> dict[str, Any] | None:

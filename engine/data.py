@@ -25,6 +25,7 @@ from common.machine import available_cores
 from common.signals import stop_asked
 
 from .distributed import World
+from .folds import fold_images
 from .recipe import Recipe
 from .speed import MEMORY_FORMAT
 
@@ -197,10 +198,10 @@ def make_loaders(
     root, size = recipe.data_root(), image_size or recipe.image_size
     train_set = recipe.dataset(root, "train", recipe.train_transform(size))
     train_set.add_targets(recipe.method.targets)
-    split = "train" if recipe.holdout else recipe.dataset.evaluated_split
+    split = "train" if recipe.holdout or recipe.fold else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
-    chosen, held_out = chosen_images(train_set.labels, holdout=recipe.holdout, limit=recipe.limit)
-    tested = held_out if recipe.holdout else range(len(test_set))
+    chosen, held_out = training_parts(recipe, train_set)
+    tested = held_out or range(len(test_set))
     if len(tested) < world.size:
         raise InputError(
             f"{len(tested)} images to evaluate for {world.size} processes; start fewer processes "
@@ -222,6 +223,15 @@ def make_loaders(
     evaluation = OrderedBatches(len(tests), recipe.batch_size, **share)
     how = {"workers": worker_count(recipe.workers, device, world.local_size), "device": device}
     return make_loader(images, training, **how), make_loader(tests, evaluation, **how)
+
+
+def training_parts(recipe: Recipe, train_set: Any) -> tuple[list[int], list[int]]:
+    """Indices of the training images to train on, and of those that --fold or --holdout keeps."""
+    if not recipe.fold:
+        return chosen_images(train_set.labels, recipe.holdout, recipe.limit)
+    kept, held_out = fold_images(train_set, recipe.fold)
+    order = stratified_order([train_set.labels[i] for i in kept], SUBSET_SEED)
+    return sorted(kept[position] for position in order[: recipe.limit or None]), held_out
 
 
 def chosen_images(labels: Sequence[int], holdout: float, limit: int) -> tuple[list[int], ...]:

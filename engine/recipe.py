@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.flags import flag, fraction, not_negative, positive
 from common.growing import check_schedule, is_schedule, size_at
 
+from .folds import is_fold
 from .optim import OPTIMIZERS, SAMPLINGS, SCHEDULES, shuffle
 
 
@@ -27,8 +28,8 @@ class Recipe:
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set whose items are `common.batch.Sample`, with
             `name`, `root`, `split`, `classes`, `labels`, `layout`, `describe(i)`, `read_image(i)`,
-            `sample(i, image)`, `add_targets(method.targets)`, `is_published()`, `default_root` and
-            `evaluated_split`. A class, or a dataclass whose fields are flags
+            `sample(i, image)`, `add_targets(method.targets)`, `is_published()`, `persons()`,
+            `default_root` and `evaluated_split`. A class, or a dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is
@@ -98,6 +99,13 @@ class Recipe:
         help="fraction of each class of the training split to hold out and evaluate on instead of "
         "the test split, for choosing settings",
     )
+    fold: str = flag(
+        "",
+        check=is_fold,
+        expected="I/K such as 2/5, with I from 1 to K and K at least 2",
+        help="of K folds of the training split, train on all but the I-th and evaluate on that "
+        "instead of the test split; give 1/K to K/K in turn",
+    )
     limit: int = flag(
         0,
         check=not_negative,
@@ -163,7 +171,15 @@ class Recipe:
     )
 
     def __post_init__(self):
-        """Raises InputError for a warm-up or growing images that take all the epochs."""
+        """Raises InputError for a warm-up or growing images that take all the epochs.
+
+        And for held-out faces of two kinds.
+        """
+        if self.fold and self.holdout:
+            raise InputError(
+                f"--fold {self.fold} and --holdout {self.holdout} both hold training images out; "
+                "give one of them"
+            )
         if self.warmup >= self.epochs:
             raise InputError(f"--warmup {self.warmup} leaves none of --epochs {self.epochs}")
         check_schedule(self.grow, self.image_size, self.epochs)

@@ -123,7 +123,7 @@ def config_of(run: Any) -> dict[str, Any]:
         "class_names": list(data.classes),
         "training_images": len(run.training.dataset),
         "evaluated_images": len(run.evaluation.dataset),
-        "evaluated_split": "holdout" if run.recipe.holdout else evaluated.split,
+        "evaluated_split": _evaluated_split(run.recipe, evaluated),
         "published_images": data.is_published() and evaluated.is_published(),
         "layout": data.layout,
         "parameters": sum(p.numel() for p in run.network.parameters()),
@@ -137,6 +137,12 @@ def config_of(run: Any) -> dict[str, Any]:
         },
         "command": shlex.join(["python", *sys.argv]),
     }
+
+
+def _evaluated_split(recipe: Any, evaluated: Any) -> str:
+    if recipe.fold:
+        return f"fold {recipe.fold}{' by person' if evaluated.persons() else ''}"
+    return "holdout" if recipe.holdout else evaluated.split
 
 
 def write_config(run: Any) -> None:

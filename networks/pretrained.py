@@ -27,7 +27,10 @@ RELEASED = {
     "affecnet7": ("affectnet7", AFFECTNET8[:7]),
 }
 #: The entries of a checkpoint that describe it, with their types.
-KINDS = {"settings": dict, "class_names": list, "dataset": str, "iter": int, "framing": dict}
+KINDS = {
+    **{"settings": dict, "class_names": list, "dataset": str, "iter": int, "framing": dict},
+    "fold_checksum": int,
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Checkpoint:
     epoch: int
     framing: dict[str, Any] | None  # how its images show a face, see `datasets.Framing`
     temperature: float  # divides the logits where probabilities are wanted
+    fold_checksum: int | None  # of the images that --fold held out, see `engine.folds`
 
     def class_names(self, otherwise: Sequence[str] = ()) -> list[str]:
         """Names in the order of the logits: the file's, else `otherwise`, else numbers."""
@@ -77,6 +81,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         epoch=content.get("iter", 0),
         framing=content.get("framing"),
         temperature=float(content.get("temperature", 1.0)),
+        fold_checksum=content.get("fold_checksum"),
     )
 
 

@@ -91,8 +91,9 @@ def _method_row(method: Method, answers: Answers, classes: int) -> dict[str, Any
     present = [answers.labels == c for c in range(classes) if (answers.labels == c).any()]
     return {
         "name": method.name,
-        "checkpoints": list(map(str, method.checkpoints)),
-        "seeds": method.seeds,
+        "checkpoints": [str(path) for paths in method.checkpoints.values() for path in paths],
+        "seeds": list(method.checkpoints),
+        "folds": method.folds,
         "accuracies": accuracies.tolist(),
         "accuracy": float(accuracies.mean()),
         "deviation": float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
@@ -107,9 +108,10 @@ def _method_row(method: Method, answers: Answers, classes: int) -> dict[str, Any
 def method_cells(method: Mapping[str, Any]) -> list[str]:
     """A method, as METHOD_HEAD says."""
     spread = "" if method["deviation"] is None else f" ± {100 * method['deviation']:.2f}"
+    folds = f" x {method['folds']} folds" if method["folds"] > 1 else ""
     return [
         method["name"],
-        str(len(method["seeds"])),
+        f"{len(method['seeds'])}{folds}",
         f"{100 * method['accuracy']:.2f}{spread}",
         f"{100 * method['mean_class_accuracy']:.2f}",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,29 @@ import torch
 
 from common.errors import InputError
 from datasets import FaceDataset
+from engine.folds import fold_of
 
 from .runs import result_settings
-from .trained import open_dataset, predictions_of, read_trained
+from .trained import Trained, open_dataset, predictions_of, read_trained
 
 #: What may differ between the runs of a method; every seed may have a backbone of its own.
-NOT_METHOD = ("seed", "pretrained")
+NOT_METHOD = ("seed", "fold", "pretrained")
 
 
 @dataclass(frozen=True)
 class Method:
-    """Checkpoints that differ in their seed alone."""
+    """Checkpoints that differ in their seed alone, and in their fold where there are folds."""
 
     name: str  # the place, as it was given
-    checkpoints: list[Path]
-    seeds: list[int | None]  # of the checkpoints; None: the file does not say
+    #: By seed (None: the file does not say); for each its checkpoint, or those of all folds.
+    checkpoints: dict[int | None, list[Path]]
     dataset: str | None  # on which they were trained
     classes: list[str]
+
+    @property
+    def folds(self) -> int:
+        """Networks for each seed."""
+        return len(next(iter(self.checkpoints.values())))
 
 
 @dataclass(frozen=True)
@@ -68,45 +74,73 @@ def checkpoints_at(place: str, file: str) -> list[Path]:
 def read_method(place: str, file: str = "last.pth") -> Method:
     """The method at a place as in `checkpoints_at`.
 
-    Raises InputError where its runs differ in more than their seed, or a seed is there twice.
+    Raises InputError where its runs differ in more than seed and fold, where one is there twice,
+    and where a fold is missing.
     """
-    paths = checkpoints_at(place, file)
-    read = [read_trained(path) for path in paths]
-    first = read[0]
-    for other in read[1:]:
-        differing = _differing(first.settings, other.settings)
-        if other.dataset != first.dataset or differing:
+    first: Trained | None = None
+    by_seed: dict[int | None, dict[str, Path]] = {}
+    for path in checkpoints_at(place, file):
+        trained = read_trained(path)
+        first = first or trained
+        differing = _differing(first.settings, trained.settings)
+        if trained.dataset != first.dataset or differing:
             raise InputError(
-                f"{place} mixes methods: {first.path} and {other.path} differ in "
+                f"{place} mixes methods: {first.path} and {path} differ in "
                 f"{', '.join(differing) or 'their data set'}; give the runs of one method, which "
-                "differ in --seed alone"
+                "differ in --seed and --fold alone"
             )
-    seeds = [trained.settings.get("seed") for trained in read]
-    for position, seed in enumerate(seeds):
-        if seed in seeds[:position]:
-            earlier = paths[seeds.index(seed)]
+        seed = trained.settings.get("seed")
+        earlier = by_seed.setdefault(seed, {}).setdefault(trained.fold, path)
+        if earlier != path:
             raise InputError(
-                f"{place} holds {earlier} and {paths[position]}, both of "
-                f"{'an unknown seed' if seed is None else f'seed {seed}'}; expected each seed once"
+                f"{place} holds {earlier} and {path}, both of "
+                f"{'an unknown seed' if seed is None else f'seed {seed}'}"
+                f"{trained.fold and f', fold {trained.fold}'}; expected each once"
             )
-    for trained in read:
-        epochs = trained.settings.get("epochs", trained.epoch)
-        if file == "last.pth" and trained.epoch < epochs:
-            warnings.warn(
-                f"{trained.path} is of an unfinished run: epoch {trained.epoch} of {epochs}",
-                stacklevel=2,
-            )
-    return Method(place, paths, seeds, first.dataset, first.class_names())
+        _warn_if_unfinished(trained, file)
+    checkpoints = {seed: _all_folds(place, found) for seed, found in by_seed.items()}
+    return Method(place, checkpoints, first.dataset, first.class_names())
+
+
+def _warn_if_unfinished(trained: Trained, file: str) -> None:
+    epochs = trained.settings.get("epochs", trained.epoch)
+    if file == "last.pth" and trained.epoch < epochs:
+        warnings.warn(
+            f"{trained.path} is of an unfinished run: epoch {trained.epoch} of {epochs}",
+            stacklevel=3,
+        )
+
+
+def _all_folds(place: str, found: Mapping[str, Path]) -> list[Path]:
+    """The checkpoints of a seed in the order of their folds; one where there are no folds.
+
+    Raises InputError where some of the folds are missing, or are of several divisions.
+    """
+    _, folds = fold_of(next(iter(found))) or (1, 1)
+    wanted = [f"{i}/{folds}" for i in range(1, folds + 1)] if folds > 1 else [""]
+    if missing := [fold for fold in wanted if fold not in found]:
+        raise InputError(
+            f"{place} holds the folds {', '.join(sorted(found))} and not {', '.join(missing)}; "
+            "train them, with the same seed"
+        )
+    if len(found) > len(wanted):
+        raise InputError(
+            f"{place} holds the folds {', '.join(sorted(found))}; expected those of one division"
+        )
+    return [found[fold] for fold in wanted]
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The flags that affect the result and have other values in two runs."""
+    """The flags that affect the result and have other values in two runs.
+
+    A flag that an older run does not know counts as off.
+    """
     one, other = result_settings(one), result_settings(other)
     names = sorted(one.keys() | other.keys())
     return [
         f"--{name.replace('_', '-')}"
         for name in names
-        if name not in NOT_METHOD and one.get(name) != other.get(name)
+        if name not in NOT_METHOD and (one.get(name) or None) != (other.get(name) or None)
     ]
 
 
@@ -141,20 +175,38 @@ def answers_of(
     Raises InputError where they do not all see the same images.
     """
     answers: list[Answers] = []
-    for path in method.checkpoints:
-        trained = read_trained(path)
-        dataset = open_dataset(trained, **opening)
-        logits, labels, indices = predictions_of(trained, dataset, device, **predicting)
-        right = (logits.argmax(dim=1) == labels).numpy()
-        names = [dataset.describe(i).removeprefix(f"{dataset.root}") for i in indices]
-        answers.append(Answers(dataset, names, labels.numpy(), right[None]))
+    for paths in method.checkpoints.values():
+        parts = [_answers_of_checkpoint(path, device, opening, predicting) for path in paths]
+        answers.append(_joined(parts))
         check_same_images(answers[0], answers[-1])
-    return Answers(
-        answers[0].dataset,
-        answers[0].names,
-        answers[0].labels,
-        np.concatenate([each.correct for each in answers]),
-    )
+    return replace(answers[0], correct=np.concatenate([each.correct for each in answers]))
+
+
+def _answers_of_checkpoint(
+    path: Path, device: torch.device, opening: Mapping[str, Any], predicting: Mapping[str, Any]
+) -> Answers:
+    trained = read_trained(path)
+    dataset = open_dataset(trained, **opening)
+    logits, labels, indices = predictions_of(trained, dataset, device, **predicting)
+    right = (logits.argmax(dim=1) == labels).numpy()
+    names = [dataset.describe(i).removeprefix(f"{dataset.root}") for i in indices]
+    return Answers(dataset, names, labels.numpy(), right[None])
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of a seed's folds as one, in the order of the images' names."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [name for part in parts for name in part.names]
+    if len(set(names)) < len(names):
+        raise InputError(
+            "the runs held out folds of the training split, and are to be evaluated on other "
+            "images; leave --split and --dataset out"
+        )
+    order = sorted(range(len(names)), key=names.__getitem__)
+    labels = np.concatenate([part.labels for part in parts])[order]
+    correct = np.concatenate([part.correct for part in parts], axis=1)[:, order]
+    return Answers(parts[0].dataset, [names[i] for i in order], labels, correct)
 
 
 def check_same_images(one: Answers, other: Answers) -> None:

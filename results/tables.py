@@ -116,7 +116,7 @@ class Group:
     def is_papers(self) -> bool:
         """Whether they ran on the published images, trained on all and tested on the test split."""
         first = self.runs[0]
-        whole = not first.settings.get("limit") and not first.settings.get("holdout")
+        whole = not any(first.settings.get(name) for name in ("limit", "holdout", "fold"))
         return first.published_images and whole
 
     def protocol(self) -> str:

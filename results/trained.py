@@ -16,6 +16,7 @@ from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, Framing, transforms
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
+from engine.folds import fold_checksum, fold_images, is_fold
 from networks import fast_network
 from networks.pretrained import Checkpoint, read_checkpoint
 from networks.rivals import RIVALS
@@ -41,6 +42,11 @@ class Trained(Checkpoint):
         name, arch = type(self.network).__name__, self.settings.get("arch")
         return f"{name} (--arch {arch})" if arch in RIVALS else name
 
+    @property
+    def fold(self) -> str:
+        """The fold that training held out, such as 2/5; empty without --fold."""
+        return self.settings.get("fold", "")
+
     def class_names(self, dataset: str | None = None) -> list[str]:
         """Names in the order of the logits: the file's, a data set's, or numbers.
 
@@ -57,7 +63,10 @@ def read_trained(path: Path) -> Trained:
         framing = framing_of(found.dataset, found.framing)
     except InputError as error:
         raise InputError(f"checkpoint {path}: {error}") from error
-    return Trained(**{**vars(found), "framing": framing})
+    trained = Trained(**{**vars(found), "framing": framing})
+    if not isinstance(trained.fold, str) or not is_fold(trained.fold):
+        raise InputError(f"checkpoint {path}: its fold is {trained.fold!r}; expected such as 2/5")
+    return trained
 
 
 def framing_of(dataset: str | None, given: Mapping[str, Any] | None) -> Framing:
@@ -103,7 +112,7 @@ def open_dataset(
         options.pop("layout", None)  # another folder may have another layout
     return kind(
         data or _trained_on(settings, kind),
-        split or kind.evaluated_split,
+        split or ("train" if settings.get("fold") else kind.evaluated_split),
         transforms.evaluation(image_size or trained.image_size),
         **options,
     )
@@ -134,6 +143,22 @@ def _check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
         )
 
 
+def held_out_fold(trained: Trained, dataset: FaceDataset) -> list[int] | None:
+    """Indices of the fold that training held out; None where another split or data set is given.
+
+    Raises InputError where the data do not give the fold of the training.
+    """
+    if not trained.fold or (dataset.name, dataset.split) != (trained.dataset, "train"):
+        return None
+    _, held_out = fold_images(dataset, trained.fold)
+    if fold_checksum(dataset, held_out) != trained.fold_checksum:
+        raise InputError(
+            f"{trained.path} held out other images than fold {trained.fold} of {dataset.root} now "
+            "has; give the data of its training with --data, and its version of scikit-learn"
+        )
+    return held_out
+
+
 def predictions_of(
     trained: Trained,
     dataset: FaceDataset,
@@ -149,9 +174,10 @@ def predictions_of(
 ) -> Predictions:
     """The network's output on a whole split: as trained, in float32, unless flags say otherwise.
 
-    amp, fast, tta: as the flags of eval.py. indices: of the images, instead of the whole split.
-    skipped: as in `engine.evaluate.predict`.
+    amp, fast, tta: as the flags of eval.py. indices: of the images, instead of the whole split, or
+    of the fold that a run with --fold held out. skipped: as in `engine.evaluate.predict`.
     """
+    indices = held_out_fold(trained, dataset) if indices is None else indices
     images, bf16 = SeededImages(dataset, indices), wants_bf16(amp, device)
     network = fast_network(trained.network, device, bf16=bf16) if fast else trained.network
     network = MeanOverViews(network) if tta else network

@@ -79,6 +79,11 @@ def held_out_images(
     Raises InputError where a run held faces out and some are asked for, or neither, and where the
     training split is not the run's.
     """
+    if trained.fold:
+        raise InputError(
+            f"the run of {trained.path} held fold {trained.fold} out to be evaluated on; a "
+            "temperature needs faces of its own: calibrate a run with --holdout"
+        )
     held = trained.settings.get("holdout", 0.0)
     if bool(held) == bool(asked):
         raise InputError(

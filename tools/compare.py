@@ -11,6 +11,9 @@ One network each: percentile bootstrap over images and the exact McNemar test. T
 two networks, not for other seeds. Several seeds of a method: interval and test of Student's t from
 the variance over images and that between seeds, as crossed random effects, so that they answer for
 the method. Several methods: p values are also given after Holm's correction.
+
+Runs with --fold 1/K to K/K are one network of their seed: every training image is judged by the run
+that held it out, and the comparison is over all of them.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\nwrote {args.json}")
     if args.report:
         facts = {
-            **{made.name: ", ".join(map(str, made.checkpoints)) for made in methods},
+            **{made["name"]: ", ".join(made["checkpoints"]) for made in numbers["methods"]},
             "data": f"{dataset.root}, {dataset.name} {dataset.split}",
             "device": str(device),
             "Python": platform.python_version(),

@@ -26,6 +26,23 @@ def test_labels_come_from_the_folders(tmp_path):
     assert train.read_image(0).tobytes() == picture(0, (24, 24)).tobytes()
 
 
+def test_films_stand_for_persons_where_names_have_them(tmp_path):
+    root = write_sfew(tmp_path)
+    assert SFEW(root, "train").persons() is None
+    for name in ("21_000203880_00000041.png", "Film Two_000203880_00000007.png"):
+        shutil.copy(next((root / "Train/Angry").iterdir()), root / "Train/Angry" / name)
+    found = dict(
+        zip(
+            (path.name for path, _ in SFEW(root, "train").samples),
+            SFEW(root, "train").persons(),
+            strict=True,
+        )
+    )
+    assert found["21_000203880_00000041.png"] == "21"
+    assert found["Film Two_000203880_00000007.png"] == "Film Two"
+    assert len(set(found.values())) == len(found)
+
+
 def test_the_papers_number_is_on_val(tmp_path):
     assert SFEW.evaluated_split == "val"
     assert SFEW.published_totals == {"train": 958, "val": 436}

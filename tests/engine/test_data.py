@@ -35,6 +35,7 @@ from engine.data import (
     worker_count,
 )
 from engine.distributed import World
+from engine.folds import fold_checksum, fold_images
 from engine.optim import SAMPLINGS, shuffle
 from engine.recipe import Recipe
 from tests.support.scripts import (
@@ -557,6 +558,38 @@ def test_a_holdout_that_leaves_too_few_images_is_refused(tmp_path, labels, share
     words = f"--holdout {share} keeps {kept_out} of {len(labels)} images out"
     with pytest.raises(InputError, match=words):
         make_loaders(small_recipe(root, tmp_path, "--holdout", share), CPU, ALONE)
+
+
+def test_the_folds_are_trained_on_in_turn_and_the_same_for_every_seed(data, tmp_path):
+    every, judged = set(), []
+    for fold in ("1/3", "2/3", "3/3"):
+        recipe = small_recipe(data, tmp_path, "--fold", fold)
+        trained, evaluated = chosen(recipe)
+        assert not trained & evaluated
+        assert (len(trained), len(evaluated)) == (14, 7)
+        assert chosen(dataclasses.replace(recipe, seed=1)) == (trained, evaluated)
+        every |= evaluated
+        judged += evaluated
+    assert len(every) == len(judged) == 21
+
+
+def test_fold_and_limit_together_stay_apart(data, tmp_path):
+    recipe = small_recipe(data, tmp_path, "--fold", "2/3", "--limit", 7)
+    trained, evaluated = chosen(recipe)
+    assert (len(trained), len(evaluated)) == (7, 7)
+    assert not trained & evaluated
+    training, _ = make_loaders(recipe, CPU, ALONE)
+    assert sorted(training.dataset.labels) == list(range(7))
+
+
+def test_a_fold_is_recorded_and_needs_no_test_split(tmp_path):
+    root = write_rafdb(tmp_path / "data", test=0)
+    content = train_tiny(root, tmp_path / "run", "--fold", "2/3")
+    assert content["settings"]["fold"] == "2/3"
+    dataset = RAFDB(root, "train")
+    _, held_out = fold_images(dataset, "2/3")
+    assert content["fold_checksum"] == fold_checksum(dataset, held_out)
+    assert '"evaluated_split": "fold 2/3"' in (tmp_path / "run/config.json").read_text()
 
 
 @pytest.mark.parametrize("limit", [2, 7, 10, 14, 20, 21, 999])

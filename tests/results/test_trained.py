@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from common.errors import InputError
 from datasets import DATASETS, FER2013, RAFDB
 from engine.evaluate import predict
+from engine.folds import fold_checksum, fold_images
 from networks import DAN, ResNet18
 from results.trained import open_dataset, predictions_of, read_trained
-from tests.support.scripts import CLASSES, SIZE, write_fer2013_csv
+from tests.support.scripts import CLASSES, LABEL_FILE, SIZE, write_fer2013_csv
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
 
@@ -214,6 +215,45 @@ def test_predictions_are_those_of_the_network_as_trained(network, weights, data,
         alone = torch.cat([network(dataset[i].image[None]).logits for i in indices])
     torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-4)
     assert type(trained.network) is ResNet18
+
+
+def fold_checkpoint(folder: Path, weights: dict[str, Tensor], data: Path, fold: str) -> Path:
+    """A checkpoint of a run that held a fold of the 21 training faces out."""
+    dataset = RAFDB(data, "train")
+    checksum = fold_checksum(dataset, fold_images(dataset, fold)[1])
+    ours = {**OURS, "settings": {**OURS["settings"], "fold": fold}}
+    return save(folder / "x.pth", weights, **ours, fold_checksum=checksum)
+
+
+def test_a_run_with_a_fold_is_evaluated_on_it(network, weights, data, tmp_path):
+    trained = read_trained(fold_checkpoint(tmp_path, weights, data, "2/3"))
+    dataset = open_dataset(trained, data=data)
+    assert (trained.fold, dataset.split) == ("2/3", "train")
+    logits, labels, indices = predictions_of(trained, dataset, CPU, workers=0)
+    assert indices == fold_images(dataset, "2/3")[1]
+    assert sorted(labels.tolist()) == list(range(7))
+    with torch.inference_mode():
+        alone = torch.cat([network(dataset[i].image[None]).logits for i in indices])
+    torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-4)
+    test = open_dataset(trained, data=data, split="test")
+    assert len(predictions_of(trained, test, CPU, workers=0).labels) == len(test) == 14
+
+
+def test_the_fold_of_other_data_is_refused(weights, own_data, tmp_path):
+    trained = read_trained(fold_checkpoint(tmp_path, weights, own_data, "2/3"))
+    pairs = [line.split() for line in (own_data / LABEL_FILE).read_text().splitlines()]
+    (own_data / LABEL_FILE).write_text("".join(f"{n} {int(k) % 7 + 1}\n" for n, k in pairs))
+    dataset = open_dataset(trained, data=own_data)
+    words = r"held out other images than fold 2/3 of .* now has; give the data of its training"
+    with pytest.raises(InputError, match=words):
+        predictions_of(trained, dataset, CPU, workers=0)
+
+
+@pytest.mark.parametrize("fold", ["6/5", "x", 3])
+def test_a_fold_that_is_none_is_refused(weights, tmp_path, fold):
+    ours = {**OURS, "settings": {**OURS["settings"], "fold": fold}}
+    with pytest.raises(InputError, match=f"its fold is {fold!r}; expected such as 2/5"):
+        read_trained(save(tmp_path / "x.pth", weights, **ours))
 
 
 @pytest.mark.parametrize(

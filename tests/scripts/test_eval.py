@@ -16,6 +16,7 @@ from torch.optim import SGD
 import eval as eval_script
 from common.errors import InputError
 from datasets import FER2013, RAFDB, transforms
+from engine.folds import fold_checksum, fold_images
 from networks import DAN, AffinityLoss, ResNet18
 from results.calibration import Calibration
 from results.views import MeanOverViews
@@ -165,6 +166,23 @@ def test_averaged_weights_are_said_to_be_so(baseline, ours, data, capsys):
     settings = {"image_size": SIZE, "ema": 0.99}
     evaluate(save(ours.with_name("ema.pth"), baseline, **{**OURS, "settings": settings}), data)
     assert "ResNet18, moving average of the weights (--ema 0.99) on" in capsys.readouterr().out
+
+
+def test_a_run_with_a_fold_is_evaluated_on_its_fold(baseline, data, tmp_path, capsys):
+    dataset = RAFDB(data, "train", transforms.evaluation(SIZE))
+    _, held_out = fold_images(dataset, "2/3")
+    extra = {
+        **OURS,
+        "settings": {"image_size": SIZE, "fold": "2/3"},
+        "fold_checksum": fold_checksum(dataset, held_out),
+    }
+    content = evaluate(save(tmp_path / "fold.pth", baseline, **extra), data)
+    with torch.no_grad():
+        answers = [int(baseline(dataset[i].image[None]).logits.argmax()) for i in held_out]
+    right = sum(a == dataset.labels[i] for a, i in zip(answers, held_out, strict=True))
+    assert (content["images"], content["accuracy"]) == (7, right / 7)
+    assert (content["split"], content["published_images"]) == ("train fold 2/3", False)
+    assert "on rafdb train fold 2/3," in capsys.readouterr().out
 
 
 def test_predictions_by_hand_vary(baseline, dan, data):

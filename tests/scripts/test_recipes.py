@@ -112,6 +112,7 @@ SHARED = {
     "grow": "",
     **{name: value for kind in RIVALS.values() for name, value in settings(kind()).items()},
     "holdout": 0.0,
+    "fold": "",
     "limit": 0,
     "seed": 0,
 }

@@ -73,6 +73,7 @@ def test_faces_of_a_run_that_held_out_none_have_been_seen(data, tmp_path, capsys
         ({"holdout": 0.4}, ("--holdout", 0.1), "held out 0.4 .*; leave --holdout out"),
         ({}, ("--holdout", 1), "--holdout is 1.0; expected 0 up to, not including, 1"),
         ({}, ("--dataset", "sfew"), "do not fit sfew"),
+        ({"fold": "1/3"}, (), "held fold 1/3 out to be evaluated on; a temperature needs faces"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_the_file_left(data, tmp_path, settings, flags, words):

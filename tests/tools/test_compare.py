@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from scipy.stats import binomtest
 
 from common.errors import InputError
 from datasets import RAFDB, transforms
+from engine.folds import fold_checksum, fold_images
 from networks import ResNet18
 from results.paired import holm, paired_comparison
 from results.trained import read_trained
@@ -224,6 +226,67 @@ def test_other_images_are_refused(faces, runs, tmp_path, labels, words):
     other = change(runs / "one-seed1", tmp_path / "other", settings={"data": str(root)})
     with pytest.raises(InputError, match=words):
         run(None, one, other)
+
+
+@pytest.fixture(scope="module")
+def folds(faces, tmp_path_factory) -> Path:
+    """Two methods of two seeds, of each a network for each of three folds of 21 faces."""
+    folder = tmp_path_factory.mktemp("folds")
+    root = write_rafdb(folder / "raf-basic", train=21, test=7, seed=1)
+    dataset = RAFDB(root, "train")
+    for number, method in enumerate(("one", "other")):
+        for seed, fold in itertools.product((0, 1), ("1/3", "2/3", "3/3")):
+            run = folder / f"{method}-seed{seed}-fold{fold[0]}"
+            start = 100 * number + 10 * seed + int(fold[0])
+            write_network(run, faces, start)
+            checksum = fold_checksum(dataset, fold_images(dataset, fold)[1])
+            change(run, run, settings={"seed": seed, "fold": fold}, fold_checksum=checksum)
+    return folder
+
+
+@pytest.mark.slow
+def test_folds_are_joined_into_one_answer_to_every_training_image(folds, tmp_path, capsys):
+    root = folds / "raf-basic"
+    content = compared(root, tmp_path, f"{folds}/one-*", f"{folds}/other-*")
+    dataset = RAFDB(root, "train", transforms.evaluation(SIZE))
+    correct = {}
+    for method in ("one", "other"):
+        correct[method] = np.zeros((2, 21), bool)
+        for seed, number in itertools.product((0, 1), (1, 2, 3)):
+            path = folds / f"{method}-seed{seed}-fold{number}/last.pth"
+            network = read_trained(path).network.eval()
+            for i in fold_images(dataset, f"{number}/3")[1]:
+                with torch.no_grad():
+                    answer = int(network(dataset[i].image[None]).logits.argmax())
+                correct[method][seed, i] = answer == dataset.labels[i]
+    expected = paired_comparison(correct["other"], correct["one"])
+    (row,) = content["comparisons"]
+    assert content["images"] == 21
+    assert row["difference"] == pytest.approx(expected.difference)
+    assert row["interval_95"] == pytest.approx(expected.interval)
+    accuracies = [method["accuracies"] for method in content["methods"]]
+    assert accuracies == [pytest.approx(c.mean(axis=1).tolist()) for c in correct.values()]
+    assert re.search(r"one-\* +2 x 3 folds", capsys.readouterr().out)
+
+
+def test_missing_folds_are_named(folds):
+    with pytest.raises(InputError, match=r"holds the folds 2/3 and not 1/3, 3/3; train them"):
+        run(folds / "raf-basic", f"{folds}/one-*", f"{folds}/one-seed0-fold2")
+
+
+def test_folds_of_two_divisions_are_refused(folds, tmp_path):
+    for number in (1, 2, 3):
+        source = folds / f"one-seed0-fold{number}"
+        change(source, tmp_path / f"{number}")
+    change(source, tmp_path / "4", settings={"fold": "1/2"})
+    with pytest.raises(InputError, match="1/2, 1/3, 2/3, 3/3; expected those of one"):
+        run(folds / "raf-basic", f"{folds}/one-*", tmp_path)
+
+
+@pytest.mark.slow
+def test_runs_with_folds_are_not_evaluated_on_the_test_split(folds):
+    with pytest.raises(InputError, match=r"held out folds of the training split.*leave --split"):
+        run(folds / "raf-basic", f"{folds}/one-*", f"{folds}/other-*", "--split", "test")
 
 
 def test_runs_of_several_methods_in_a_folder_are_refused(faces, runs):
