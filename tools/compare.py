@@ -35,7 +35,7 @@ from common.errors import InputError
 from common.files import make_folder, write_json
 from common.machine import use_threads
 from datasets import DATASETS
-from results.comparison import comparison_numbers, comparison_text, write_comparison
+from results.against_reference import comparison_numbers, comparison_text, write_comparison
 from results.methods import answers_of, check_comparable, check_same_images, read_method
 
 

@@ -186,7 +186,7 @@ def write_comparison(
     """
     json, html = folder / "comparison.json", folder / "index.html"
     write_json(json, numbers)
-    template = page_environment().get_template("comparison.html.j2")
+    template = page_environment().get_template("against_reference.html.j2")
     compared = [
         {
             **{name: row[name] for name in ("method", "reference")},
