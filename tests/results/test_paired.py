@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm, ttest_ind
+from scipy.stats import norm, t, ttest_ind
 
 from common.errors import InputError
 from results.paired import (
@@ -94,7 +94,7 @@ def test_the_variance_over_seeds_and_images_is_that_of_explicit_loops():
     """Mean squares by loops: over images, over seeds, and of the interaction, which is in both."""
     rng = np.random.default_rng(0)
     faces = rng.normal(size=40)
-    a, b = networks(rng, 3, faces, 0.9, 0.3), networks(rng, 2, faces, 0.5, 0.3)
+    a, b = networks(rng, 3, faces, 0.9, 1.0), networks(rng, 2, faces, 0.5, 1.0)
     found = paired_comparison(a, b)
     images, freedom = 40, 3
     gaps = [a[:, i].mean() - b[:, i].mean() for i in range(images)]
@@ -109,13 +109,12 @@ def test_the_variance_over_seeds_and_images_is_that_of_explicit_loops():
     over_seeds = seeds / freedom * (1 / 3 + 1 / 2)
     shared = residuals / (freedom * (images - 1)) * (1 / 3 + 1 / 2) / images
     variance = max(over_images + over_seeds - shared, over_images, over_seeds)
-    low, high = found.interval
-    assert found.difference == pytest.approx(mean_gap)
-    assert (low + high) / 2 == pytest.approx(mean_gap)
-    # The reach in standard errors is a quantile of Student's t: above the normal one.
+    assert variance > max(over_images, over_seeds)  # neither bound is reached
     degrees = variance**2 / (over_images**2 / (images - 1) + over_seeds**2 / freedom)
-    assert 3 < degrees < images
-    assert 1.96 < (high - low) / 2 / math.sqrt(variance) < 3.19  # t with 3 degrees of freedom
+    reach = t.ppf(0.975, degrees) * math.sqrt(variance)
+    assert found.difference == pytest.approx(mean_gap)
+    assert found.interval == pytest.approx((mean_gap - reach, mean_gap + reach))
+    assert found.p_value == pytest.approx(2 * t.sf(abs(mean_gap) / math.sqrt(variance), degrees))
     assert found.method == IMAGES_AND_SEEDS
 
 
