@@ -28,6 +28,7 @@ from common.errors import InputError
 from common.files import make_folder, write_json
 from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
+from datasets.subsets import read_subset
 from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
@@ -37,6 +38,7 @@ from results.poses import pose_logits_of, pose_metrics, pose_text
 from results.render import FORMATS, remarks
 from results.report import make_report
 from results.runs import read_runs
+from results.subsets import subset_numbers, subset_text
 from results.tables import make_tables
 from results.trained import Trained, open_dataset, predictions_of, read_trained
 from results.views import VIEWS
@@ -70,12 +72,14 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         image_size=args.image_size,
     )
     check_outputs(args)
+    subsets = [read_subset(path, dataset) for path in args.subset]
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
         predictions = predict_split(args, trained, dataset, device, skipped)
     poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
+    on_subsets = subset_numbers(subsets, predictions)
     tta = tta_metrics(args, trained, dataset, device) if args.tta else None
     published_images = dataset.is_published() and not skipped
     papers = papers_numbers(trained, dataset)
@@ -84,12 +88,15 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     print(more_text(tta, calibrations))
     if poses:
         print(pose_text(poses))
+    if subsets:
+        print(subset_text(subsets, on_subsets, metrics))
     if papers:
         print(comparison_text(comparison, metrics.images))
     content = {
         **about(args, trained, dataset),
         **metrics_json(metrics),
         **({"poses": poses} if poses else {}),
+        **({"subsets": on_subsets} if subsets else {}),
         "paper": comparison,
         "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
         "calibration": {name: made.json() for name, made in calibrations.items()},
@@ -246,6 +253,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=("stop", "skip"),
         help="an unreadable image ends the evaluation (stop), or is skipped, listed and counted "
         "[stop]",
+    )
+    add(
+        "--subset",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="lists of images, such as RAN's of occluded and of turned faces: the metrics of each "
+        "beside the whole split's",
     )
     args = parser.parse_args(arguments)
     if args.tables == (args.checkpoint is not None):

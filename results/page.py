@@ -19,6 +19,7 @@ from .evidence import Attention, Look
 from .metrics import confusion_figure
 from .pictures import enlarged, overlay, save_figure
 from .report import Report
+from .subsets import subset_table
 from .text import printable
 
 FOLDER = Path(__file__).parent
@@ -58,6 +59,7 @@ def page(report: Report) -> str:
         metrics=METRICS,
         curves=Curves.of(report.history) if report.history else None,
         reliability=_reliability(numbers["calibration"]),
+        subsets=subset_table(numbers.get("subsets", ()), numbers),
         **(_attention(attention, numbers["classes"]) if attention else {}),
     )
 
