@@ -32,6 +32,7 @@ from datasets.subsets import read_subset
 from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
+from results.class_map import UNSHARED, ClassMap, is_other, map_classes, map_json, map_text
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
 from results.poses import pose_logits_of, pose_metrics, pose_text
@@ -70,21 +71,25 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         split=args.split,
         layout=args.layout,
         image_size=args.image_size,
+        same_classes=not is_other(trained, args.dataset),
     )
+    class_map = map_classes(trained, dataset, args.unshared)
+    other = class_map if is_other(trained, args.dataset) else None
     check_outputs(args)
     subsets = [read_subset(path, dataset) for path in args.subset]
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
-        predictions = predict_split(args, trained, dataset, device, skipped)
-    poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
+        predictions = class_map.of(predict_split(args, trained, dataset, device, skipped))
+    all_images = len(predictions.labels) + len(skipped) == len(dataset)
+    poses = pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else [])
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
     on_subsets = subset_numbers(subsets, predictions)
-    tta = tta_metrics(args, trained, dataset, device) if args.tta else None
-    published_images = dataset.is_published() and not skipped
-    papers = papers_numbers(trained, dataset)
+    tta = tta_metrics(args, trained, dataset, device, class_map) if args.tta else None
+    published_images = dataset.is_published() and all_images and not skipped
+    papers = [] if other else papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
-    print_numbers(trained, dataset, metrics, skipped)
+    print_numbers(trained, dataset, class_map, metrics, skipped)
     print(more_text(tta, calibrations))
     if poses:
         print(pose_text(poses))
@@ -94,6 +99,8 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         print(comparison_text(comparison, metrics.images))
     content = {
         **about(args, trained, dataset),
+        "classes": list(class_map.classes),
+        **({"class_map": map_json(other, trained, dataset)} if other else {}),
         **metrics_json(metrics),
         **({"poses": poses} if poses else {}),
         **({"subsets": on_subsets} if subsets else {}),
@@ -121,7 +128,6 @@ def about(args: argparse.Namespace, trained: Trained, dataset: FaceDataset) -> d
         "split": dataset.split,
         "layout": dataset.layout,
         "image_size": args.image_size or trained.image_size,
-        "classes": list(dataset.classes),
     }
 
 
@@ -149,10 +155,14 @@ def predict_split(
 
 
 def tta_metrics(
-    args: argparse.Namespace, trained: Trained, dataset: FaceDataset, device: torch.device
+    args: argparse.Namespace,
+    trained: Trained,
+    dataset: FaceDataset,
+    device: torch.device,
+    class_map: ClassMap,
 ) -> Metrics:
     """The metrics with test-time augmentation; unreadable images have been listed before."""
-    mean = predict_split(args, trained, dataset, device, [], tta=True)
+    mean = class_map.of(predict_split(args, trained, dataset, device, [], tta=True))
     return Metrics.of(mean.logits, mean.labels)
 
 
@@ -191,6 +201,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="with --tables: text, markdown, csv or json [text]",
     )
     add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
+    add(
+        "--unshared",
+        choices=list(UNSHARED),
+        default="both",
+        help="with another --dataset, classes that one side lacks are left out of the images, of "
+        "the arg max, or of both, as is usual across data sets [both]",
+    )
     add(
         "--data",
         type=Path,
@@ -291,7 +308,11 @@ def print_tables(runs: Path, form: str) -> None:
 
 
 def print_numbers(
-    trained: Trained, dataset: FaceDataset, metrics: Metrics, skipped: list[str]
+    trained: Trained,
+    dataset: FaceDataset,
+    class_map: ClassMap,
+    metrics: Metrics,
+    skipped: list[str],
 ) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
@@ -299,7 +320,9 @@ def print_numbers(
         f"{dataset.name} {dataset.split}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
-    print(metrics_text(metrics, dataset.classes))
+    if is_other(trained, dataset.name):
+        print("\n".join([*map_text(class_map, trained, dataset), ""]))
+    print(metrics_text(metrics, class_map.classes))
     for line in skipped:
         print(f"skipped: {line}")
     if skipped:

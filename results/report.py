@@ -65,6 +65,10 @@ def make_report(
         labels = predictions.labels.tolist()
         chosen = [predictions.indices[i] for i in classes_in_turn(labels, MEASURED, SEED)]
         attention = attention_of(network, dataset, chosen, device, looks=LOOKS)
+        # The evaluated classes may not be the data set's.
+        known = dict(zip(predictions.indices, labels, strict=True))
+        looks = zip(attention.looks, chosen, strict=False)
+        attention = attention._replace(looks=[o._replace(label=known[i]) for o, i in looks])
     return Report(
         numbers=numbers,
         network=type(network).__name__,

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from datasets import FER2013, RAFDB, transforms
 from networks import ResNet18
 from tests.scripts.test_eval import OURS, evaluate, logits_of, refusal, save, varied
-from tests.support.scripts import CLASSES, assert_refused, run_script
+from tests.support.scripts import (
+    CLASSES,
+    SIZE,
+    assert_refused,
+    draw_patch,
+    run_script,
+    write_fer2013_csv,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +85,49 @@ def test_lists_of_other_data_sets_are_refused_in_one_line(ours, data, tmp_path):
     assert_refused(result, "none of the 1 lines", "fer0034656", "rafdb test", "test_0001")
     path.write_text("\n")
     assert "names no image" in refusal(ours, "--data", data, "--subset", path)
+
+
+# --------------------------------------------------------------------------------------------
+# Other data
+
+
+def test_another_data_set_is_evaluated_on_the_classes_that_it_shares(
+    baseline, ours, tmp_path, capsys
+):
+    root = write_fer2013_csv(tmp_path / "fer2013")
+    content = evaluate(ours, root, "--dataset", "fer2013", "--report", tmp_path / "report")
+    shown = capsys.readouterr().out
+    dataset = FER2013(root, "test", transforms.evaluation(SIZE))
+    with torch.no_grad():
+        logits = baseline(torch.stack([sample.image for sample in dataset])).logits
+    names = {"Angry": "Anger", "Happy": "Happiness", "Sad": "Sadness"}
+    taken = [RAFDB.classes[i] for i in logits.argmax(dim=1).tolist()]
+    true = [names.get(FER2013.classes[i], FER2013.classes[i]) for i in dataset.labels]
+    right = sum(a == b for a, b in zip(taken, true, strict=True))
+    assert 0 < right < 14
+    assert content["accuracy"] == pytest.approx(right / 14)
+    assert content["classes"] == list(FER2013.classes)
+    assert ["Happiness", "Happy"] in content["class_map"]["shared"]
+    assert content["paper"] == []
+    for text in (shown, (tmp_path / "report/index.html").read_text()):
+        assert "trained on rafdb; 7 shared classes, by meaning: Anger = Angry, Disgust," in text
+        assert "fer2013 frames faces in another way than the training data" in text
+
+
+def test_contempt_is_left_out_or_wrong_as_the_flag_says(ours, tmp_path, capsys):
+    root = tmp_path / "affectnet"
+    for label in range(8):
+        (root / f"val/{label}").mkdir(parents=True)
+        Image.fromarray(draw_patch(0, np.random.default_rng(label))).save(
+            root / f"val/{label}/a.png"
+        )
+    found = {}
+    for unshared in ("both", "images", "argmax"):
+        flags = ("--dataset", "affectnet8", "--unshared", unshared, "--report", tmp_path / "report")
+        found[unshared] = evaluate(ours, root, *flags)
+        assert f"--unshared {unshared}: " in capsys.readouterr().out
+    assert [found[name]["images"] for name in found] == [7, 7, 8]
+    assert [len(found[name]["classes"]) for name in found] == [7, 7, 8]
+    assert found["both"]["class_map"]["images_left_out"] == {"Contempt": 1}
+    assert found["argmax"]["per_class_recall"][7] == 0
+    assert found["argmax"]["accuracy"] == pytest.approx(found["both"]["accuracy"] * 7 / 8)
