@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,19 @@ from common.errors import InputError
 from common.files import make_folder, write_json
 from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
+from datasets.corruptions import chosen_corruptions
 from datasets.subsets import read_subset
 from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
 from results.class_map import UNSHARED, ClassMap, is_other, map_classes, map_json, map_text
+from results.cross import Pair
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
 from results.poses import pose_logits_of, pose_metrics, pose_text
 from results.render import FORMATS, remarks
 from results.report import make_report
+from results.robustness import corruption_numbers, reference_pair
 from results.runs import read_runs
 from results.subsets import subset_numbers, subset_text
 from results.tables import make_tables
@@ -77,9 +81,14 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     other = class_map if is_other(trained, args.dataset) else None
     check_outputs(args)
     subsets = [read_subset(path, dataset) for path in args.subset]
+    corruptions = [] if args.corruptions is None else chosen_corruptions(args.corruptions)
+    pair = Pair(trained, dataset, class_map)
+    reference = reference_pair(args.reference, pair) if args.reference else None
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
+        start = time.perf_counter()
         predictions = class_map.of(predict_split(args, trained, dataset, device, skipped))
+        seconds = time.perf_counter() - start
     all_images = len(predictions.labels) + len(skipped) == len(dataset)
     poses = pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else [])
     metrics = Metrics.of(predictions.logits, predictions.labels)
@@ -97,6 +106,17 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         print(subset_text(subsets, on_subsets, metrics))
     if papers:
         print(comparison_text(comparison, metrics.images))
+    if corruptions:
+        options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "fast")}
+        robustness = corruption_numbers(
+            pair,
+            predictions,
+            corruptions,
+            device,
+            seconds=seconds,
+            reference=reference,
+            **options,
+        )
     content = {
         **about(args, trained, dataset),
         "classes": list(class_map.classes),
@@ -104,6 +124,7 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         **metrics_json(metrics),
         **({"poses": poses} if poses else {}),
         **({"subsets": on_subsets} if subsets else {}),
+        **({"corruptions": robustness} if corruptions else {}),
         "paper": comparison,
         "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
         "calibration": {name: made.json() for name, made in calibrations.items()},
@@ -280,7 +301,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="lists of images, such as RAN's of occluded and of turned faces: the metrics of each "
         "beside the whole split's",
     )
+    add(
+        "--corruptions",
+        nargs="*",
+        metavar="NAME",
+        help="evaluate on corrupted images too: noise, blur, compression, light, weather and "
+        "geometry in five severities; names or families choose some [all]",
+    )
+    add(
+        "--reference",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="with --corruptions: the network that the mean corruption error is relative to",
+    )
     args = parser.parse_args(arguments)
+    if args.reference and args.corruptions is None:
+        raise InputError("--reference is for --corruptions; give both")
     if args.tables == (args.checkpoint is not None):
         raise InputError("give either a CHECKPOINT or --tables; --help lists the flags")
     if args.batch_size < 1:

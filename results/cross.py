@@ -12,7 +12,7 @@ import torch
 from common.errors import InputError
 from datasets import DATASETS, FaceDataset
 from datasets.base import DEMO_FILE
-from engine.evaluate import Metrics
+from engine.evaluate import Metrics, Predictions
 
 from .class_map import UNSHARED, ClassMap, map_classes, map_json
 from .trained import Trained, open_dataset, predictions_of
@@ -82,10 +82,13 @@ class Pair:
         """Whether it is the data set of training."""
         return self.source == self.faces
 
-    def evaluate(self, device: torch.device, **options: Any) -> Metrics:
-        """The metrics on the classes that are evaluated; options as in `predictions_of`."""
-        found = self.class_map.of(predictions_of(self.trained, self.dataset, device, **options))
-        return Metrics.of(found.logits, found.labels)
+    def predict(self, device: torch.device, images: Any = None, **options: Any) -> Predictions:
+        """The output over the evaluated classes; options as in `predictions_of`.
+
+        images: a view of the data set, in place of it.
+        """
+        images = self.dataset if images is None else images
+        return self.class_map.of(predictions_of(self.trained, images, device, **options))
 
 
 class Result(NamedTuple):
@@ -93,6 +96,12 @@ class Result(NamedTuple):
 
     pair: Pair
     metrics: Metrics
+
+    @classmethod
+    def of(cls, pair: Pair, device: torch.device, **options: Any) -> Result:
+        """Evaluate; options as in `predictions_of`."""
+        found = pair.predict(device, **options)
+        return cls(pair, Metrics.of(found.logits, found.labels))
 
     def cell(self) -> str:
         """Accuracy / mean class accuracy, marked as `LEGEND` says."""

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # All are opened before the first is evaluated: what is missing is said at once.
     pairs = [[Pair.of(t, target, args.unshared) for target in targets] for t in networks]
     options = {"batch_size": args.batch_size, "workers": args.workers}
-    results = [[Result(pair, pair.evaluate(device, **options)) for pair in row] for row in pairs]
+    results = [[Result.of(pair, device, **options) for pair in row] for row in pairs]
     make = markdown_table if args.markdown else columns
     print("\n".join([*make(cross_table(results)), "", *remarks(results)]))
     if args.json:

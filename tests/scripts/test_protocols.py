@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from datasets import FER2013, RAFDB, transforms
+from datasets.corruptions import corrupt
 from networks import ResNet18
 from tests.scripts.test_eval import OURS, evaluate, logits_of, refusal, save, varied
 from tests.support.scripts import (
@@ -131,3 +132,63 @@ def test_contempt_is_left_out_or_wrong_as_the_flag_says(ours, tmp_path, capsys):
     assert found["both"]["class_map"]["images_left_out"] == {"Contempt": 1}
     assert found["argmax"]["per_class_recall"][7] == 0
     assert found["argmax"]["accuracy"] == pytest.approx(found["both"]["accuracy"] * 7 / 8)
+
+
+# --------------------------------------------------------------------------------------------
+# Corruptions
+
+
+def test_corrupted_images_are_evaluated_against_a_reference(baseline, ours, data, tmp_path, capsys):
+    other = ResNet18(CLASSES)
+    reference = save(tmp_path / "reference.pth", varied(other, data), **OURS)
+    flags = ("--corruptions", "jpeg", "geometry", "--reference", reference)
+    content = evaluate(ours, data, *flags, "--report", tmp_path / "report")["corruptions"]
+    shown = capsys.readouterr().out
+    assert "4 in 5 severities, 20 passes over 14 images, 280 images, and again with" in shown
+    assert shown.index("20 passes") < shown.index("accuracy on corrupted images")
+    dataset = RAFDB(data, "test", transforms.evaluation(SIZE))
+    labels = torch.tensor(dataset.labels)
+
+    def accuracies(network: nn.Module, name: str) -> list[float]:
+        shares = []
+        for severity in (1, 2, 3, 4, 5):
+            pictures = [corrupt(dataset.read_image(i), name, severity, seed=i) for i in range(14)]
+            with torch.no_grad():
+                logits = network(torch.stack([dataset.transform(p) for p in pictures])).logits
+            shares.append((logits.argmax(dim=1) == labels).double().mean().item())
+        return shares
+
+    assert list(content["by_corruption"]) == ["jpeg", "rotation", "shift", "scale"]
+    ratios = []
+    for name, row in content["by_corruption"].items():
+        assert row["accuracy"] == pytest.approx(accuracies(baseline, name))
+        errors, others = (5 - sum(accuracies(n, name)) for n in (baseline, other))
+        ratios.append(errors / others)
+        assert content["reference"]["corruption_error"][name] == pytest.approx(errors / others)
+    mean = content["reference"]["mean_corruption_error"]
+    assert mean == pytest.approx(sum(ratios) / 4)
+    page = (tmp_path / "report/index.html").read_text()
+    for text in (shown, page):
+        assert f"mean corruption error {100 * mean:.1f} %" in text
+    assert "Geometry: accuracy by severity" in page
+    assert page.count('alt="shift, severity') == 5
+
+
+def test_a_network_is_as_robust_as_itself_and_workers_change_nothing(ours, data):
+    flags = ("--corruptions", "noise", "rain", "--reference", ours)
+    content = evaluate(ours, data, *flags)["corruptions"]
+    assert set(content["reference"]["corruption_error"].values()) == {1}
+    assert content["reference"]["mean_corruption_error"] == 1
+    again = evaluate(ours, data, *flags, "--workers", 2, "--batch-size", 9)["corruptions"]
+    assert again == content
+
+
+def test_corruptions_of_what_cannot_be_are_refused(ours, baseline, data, tmp_path):
+    given = (ours, "--data", data)
+    assert "no corruption 'frost'" in refusal(*given, "--corruptions", "frost")
+    assert "--reference is for --corruptions" in refusal(*given, "--reference", ours)
+    names = ["Contempt", *RAFDB.classes[1:]]
+    path = save(tmp_path / "other.pth", baseline, **{**OURS, "class_names": names})
+    message = refusal(*given, "--corruptions", "--reference", path)
+    assert "is evaluated on Fear, Disgust, " in message
+    assert "expected a reference with the same classes" in message
