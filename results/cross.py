@@ -82,6 +82,13 @@ class Pair:
         """Whether it is the data set of training."""
         return self.source == self.faces
 
+    @property
+    def has_same_images(self) -> bool:
+        """Whether both data sets label the same images, as FER2013 and FER+ do."""
+        trained_on = DATASETS.get(self.source)
+        same = trained_on is not None and trained_on.default_root == self.dataset.default_root
+        return same and self.faces not in (self.source, SYNTHETIC)
+
     def predict(self, device: torch.device, images: Any = None, **options: Any) -> Predictions:
         """The output over the evaluated classes; options as in `predictions_of`.
 
@@ -157,11 +164,13 @@ def remarks(results: Sequence[Sequence[Result]]) -> list[str]:
     if unequal:
         unshared = unequal[0].class_map.unshared
         lines.append(f"--unshared {unshared}: {UNSHARED[unshared]}.")
-    framed = {
-        f"{pair.source} and {pair.target}"
-        for pair in pairs
-        if pair.trained.framing != pair.dataset.framing
+    told = {
+        "The same images with other labels": [pair for pair in pairs if pair.has_same_images],
+        "Faces framed in different ways": [
+            pair for pair in pairs if pair.trained.framing != pair.dataset.framing
+        ],
     }
-    if framed:
-        lines.append(f"Framed in different ways: faces of {', '.join(sorted(framed))}.")
+    for what, found in told.items():
+        names = sorted({" and ".join(sorted((pair.source, pair.faces))) for pair in found})
+        lines += [f"{what}: {', '.join(names)}."] if names else []
     return lines

@@ -190,16 +190,16 @@ def robustness_table(content: dict[str, Any]) -> list[list[str]]:
 def robustness_summary(content: dict[str, Any]) -> str:
     """The means in a sentence, from the json."""
     text = (
-        f"accuracy {100 * content['clean_accuracy']:.2f} % on clean images, "
+        f"Accuracy {100 * content['clean_accuracy']:.2f} % on clean images, "
         f"{100 * content['mean_accuracy']:.2f} % in the mean over corruptions and severities"
     )
     reference = content["reference"]
     if reference:
         text += (
-            f"; mean corruption error {_percent(reference['mean_corruption_error'])} %, relative "
-            f"{_percent(reference['relative_mean_corruption_error'])} %, of "
-            f"{reference['checkpoint']} ({100 * reference['clean_accuracy']:.2f} % and "
-            f"{100 * reference['mean_accuracy']:.2f} %)"
+            f"; mean corruption error {_percent(reference['mean_corruption_error'])} % (relative: "
+            f"{_percent(reference['relative_mean_corruption_error'])} %) against "
+            f"{reference['checkpoint']}, which has {100 * reference['clean_accuracy']:.2f} % and "
+            f"{100 * reference['mean_accuracy']:.2f} %"
         )
     return text
 
@@ -229,9 +229,8 @@ def robustness_charts(content: dict[str, Any]) -> list[tuple[str, str]]:
     for name, row in content["by_corruption"].items():
         shares = [content["clean_accuracy"], *row["accuracy"]]
         families.setdefault(row["family"], {})[name] = [100 * share for share in shares]
-    captions = {family: f"{family.capitalize()}: accuracy by severity" for family in families}
     return [
-        (captions[family], line_chart([0, *SEVERITIES], series, label=_label(family, series)))
+        (family.capitalize(), line_chart([0, *SEVERITIES], series, label=_label(family, series)))
         for family, series in families.items()
     ]
 

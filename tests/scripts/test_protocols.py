@@ -170,7 +170,7 @@ def test_corrupted_images_are_evaluated_against_a_reference(baseline, ours, data
     page = (tmp_path / "report/index.html").read_text()
     for text in (shown, page):
         assert f"mean corruption error {100 * mean:.1f} %" in text
-    assert "Geometry: accuracy by severity" in page
+    assert "<figcaption>Geometry</figcaption>" in page
     assert page.count('alt="shift, severity') == 5
 
 

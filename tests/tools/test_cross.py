@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from datasets import FER2013
+from datasets.ferplus import VOTE_COLUMNS
 from networks import ResNet18
 from results.cross import Pair, Target
 from results.trained import read_trained
@@ -64,7 +66,7 @@ def test_every_cell_is_that_of_eval(checkpoints, data, tmp_path, capsys):
     others = [f"{100 * rows[i]['accuracy']:.2f}" for i in (1, 2)]
     assert [w.strip() for w in first if w][3:] == [*cells[:2], others[0]]
     assert [w.strip() for w in second if w][3:] == [*cells[2:], others[1]]
-    assert "faces of fer2013 and rafdb, rafdb and fer2013." in shown[-3]
+    assert shown[-3] == "Faces framed in different ways: fer2013 and rafdb."
 
 
 def test_markdown_and_chosen_data_sets(checkpoints, data, tmp_path, capsys):
@@ -111,3 +113,15 @@ def test_the_data_of_training_is_known_by_its_faces(checkpoints, own_data):
     pair = Pair.of(rafdb, Target("rafdb", None, own_data))
     assert (pair.source, pair.target, pair.is_own) == ("rafdb", "synthetic faces", False)
     assert Pair.of(fer2013, Target("rafdb", None, own_data)).source == "fer2013"
+
+
+def test_the_same_images_with_other_labels_are_told(checkpoints, tmp_path, capsys):
+    root = tmp_path / "fer2013"
+    shutil.copytree(checkpoints[0].parent / "fer2013", root)
+    votes = [f"PublicTest,{','.join('10' if i == k else '0' for k in range(10))}" for i in range(7)]
+    rows = [f"Usage,{','.join(VOTE_COLUMNS)}"] + [f"Training,{'0,' * 9}10"] * 16 + votes
+    rows += [f"PrivateTest,{'0,' * 9}10"] * 7
+    (root / "fer2013new.csv").write_text("\n".join(rows) + "\n")
+    run(checkpoints[1], "--on", f"ferplus:public={root}")
+    shown = capsys.readouterr().out
+    assert "The same images with other labels: fer2013 and ferplus." in shown
