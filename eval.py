@@ -2,13 +2,15 @@
 
     python eval.py runs/rafdb-seed0/best.pth
     python eval.py models/rafdb_epoch21_acc0.897_bacc0.8275.pth --data datasets/raf-basic
+    python eval.py runs/rafdb-seed0/best.pth --dataset fer2013 --data datasets/fer2013
     python eval.py --tables --runs runs
 
 The data set and its folder come from the checkpoint (ours) or from the file's name (released)
 unless they are given. All metrics come from one confusion matrix over the whole split, and from
 the network as trained, in float32, unless --fast or --amp is given; --tta gives a second row of
-them. A run with --ema has the moving average of its weights evaluated. --tables prints the paper's
-tables with the finished runs beside them.
+them. A run with --ema has the moving average of its weights evaluated. Another data set than the
+checkpoint's is evaluated on the classes that both have; --subset and --corruptions add tables
+(docs/evaluating.md). --tables prints the paper's tables with the finished runs beside them.
 """
 
 from __future__ import annotations

@@ -78,11 +78,13 @@ class Subset:
 
     def json(self) -> dict[str, Any]:
         """What `text` tells, as numbers."""
-        counts = {name: len(getattr(self, name)) for name in KINDS}
-        return {"list": str(self.path), "lines": self.lines, **counts}
-
-
-KINDS = ("duplicates", "unmatched", "contradicting")
+        return {
+            "list": str(self.path),
+            "lines": self.lines,
+            "duplicates": len(self.duplicates),
+            "unmatched": len(self.unmatched),
+            "contradicting": len(self.contradicting),
+        }
 
 
 def read_subset(path: Path, dataset: FaceDataset) -> Subset:
