@@ -71,7 +71,7 @@ test: lint ## lint, then every test: a few minutes on 2 cores
 test-fast: $(VENV)/.installed-dev ## the tests that are not slow: under a minute
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
-fuzz: $(VENV)/.installed-dev ## 12,000 random inputs to everything that reads files or flags
+fuzz: $(VENV)/.installed-dev ## 14,000 random inputs to everything that reads files or flags
 	$(BIN)/python -m tests.fuzz --examples 2000
 
 kill-resume: $(VENV)/.installed ## kill a training 25 times, resume it, expect bitwise identical results

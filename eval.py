@@ -2,13 +2,15 @@
 
     python eval.py runs/rafdb-seed0/best.pth
     python eval.py models/rafdb_epoch21_acc0.897_bacc0.8275.pth --data datasets/raf-basic
+    python eval.py runs/rafdb-seed0/best.pth --dataset fer2013 --data datasets/fer2013
     python eval.py --tables --runs runs
 
 The data set and its folder come from the checkpoint (ours) or from the file's name (released)
 unless they are given. All metrics come from one confusion matrix over the whole split, and from
 the network as trained, in float32, unless --fast or --amp is given; --tta gives a second row of
-them. A run with --ema has the moving average of its weights evaluated. --tables prints the paper's
-tables with the finished runs beside them.
+them. A run with --ema has the moving average of its weights evaluated. Another data set than the
+checkpoint's is evaluated on the classes that both have; --subset and --corruptions add tables
+(docs/evaluating.md). --tables prints the paper's tables with the finished runs beside them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,15 +31,21 @@ from common.errors import InputError
 from common.files import make_folder, write_json
 from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
+from datasets.corruptions import chosen_corruptions
+from datasets.subsets import read_subset
 from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
+from results.class_map import UNSHARED, ClassMap, is_other, map_classes, map_json, map_text
+from results.cross import Pair
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
 from results.poses import pose_logits_of, pose_metrics, pose_text
 from results.render import FORMATS, remarks
 from results.report import make_report
+from results.robustness import corruption_numbers, reference_pair
 from results.runs import read_runs
+from results.subsets import subset_numbers, subset_text
 from results.tables import make_tables
 from results.trained import Trained, open_dataset, predictions_of, read_trained
 from results.views import VIEWS
@@ -68,28 +77,56 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         split=args.split,
         layout=args.layout,
         image_size=args.image_size,
+        same_classes=not is_other(trained, args.dataset),
     )
+    class_map = map_classes(trained, dataset, args.unshared)
+    other = class_map if is_other(trained, args.dataset) else None
     check_outputs(args)
+    subsets = [read_subset(path, dataset) for path in args.subset]
+    corruptions = [] if args.corruptions is None else chosen_corruptions(args.corruptions)
+    pair = Pair(trained, dataset, class_map)
+    reference = reference_pair(args.reference, pair) if args.reference else None
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
-        predictions = predict_split(args, trained, dataset, device, skipped)
-    poses = pose_metrics(trained.network, dataset, predictions, pose_logits)
+        start = time.perf_counter()
+        predictions = class_map.of(predict_split(args, trained, dataset, device, skipped))
+        seconds = time.perf_counter() - start
+    all_images = len(predictions.labels) + len(skipped) == len(dataset)
+    poses = pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else [])
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)
-    tta = tta_metrics(args, trained, dataset, device) if args.tta else None
-    published_images = dataset.is_published() and not skipped and not trained.fold
-    papers = papers_numbers(trained, dataset)
+    on_subsets = subset_numbers(subsets, predictions)
+    tta = tta_metrics(args, trained, dataset, device, class_map) if args.tta else None
+    published_images = dataset.is_published() and all_images and not skipped and not trained.fold
+    papers = [] if other else papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
-    print_numbers(trained, dataset, metrics, skipped)
+    print_numbers(trained, dataset, class_map, metrics, skipped)
     print(more_text(tta, calibrations))
     if poses:
         print(pose_text(poses))
+    if subsets:
+        print(subset_text(subsets, on_subsets, metrics))
     if papers:
         print(comparison_text(comparison, metrics.images))
+    if corruptions:
+        options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "fast")}
+        robustness = corruption_numbers(
+            pair,
+            predictions,
+            corruptions,
+            device,
+            seconds=seconds,
+            reference=reference,
+            **options,
+        )
     content = {
         **about(args, trained, dataset),
+        "classes": list(class_map.classes),
+        **({"class_map": map_json(other, trained, dataset)} if other else {}),
         **metrics_json(metrics),
         **({"poses": poses} if poses else {}),
+        **({"subsets": on_subsets} if subsets else {}),
+        **({"corruptions": robustness} if corruptions else {}),
         "paper": comparison,
         "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
         "calibration": {name: made.json() for name, made in calibrations.items()},
@@ -114,7 +151,6 @@ def about(args: argparse.Namespace, trained: Trained, dataset: FaceDataset) -> d
         "split": split_name(trained, dataset),
         "layout": dataset.layout,
         "image_size": args.image_size or trained.image_size,
-        "classes": list(dataset.classes),
     }
 
 
@@ -142,10 +178,14 @@ def predict_split(
 
 
 def tta_metrics(
-    args: argparse.Namespace, trained: Trained, dataset: FaceDataset, device: torch.device
+    args: argparse.Namespace,
+    trained: Trained,
+    dataset: FaceDataset,
+    device: torch.device,
+    class_map: ClassMap,
 ) -> Metrics:
     """The metrics with test-time augmentation; unreadable images have been listed before."""
-    mean = predict_split(args, trained, dataset, device, [], tta=True)
+    mean = class_map.of(predict_split(args, trained, dataset, device, [], tta=True))
     return Metrics.of(mean.logits, mean.labels)
 
 
@@ -184,6 +224,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="with --tables: text, markdown, csv or json [text]",
     )
     add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
+    add(
+        "--unshared",
+        choices=list(UNSHARED),
+        default="both",
+        help="with another --dataset, classes that one side lacks are left out of the images, of "
+        "the arg max, or of both, as is usual across data sets [both]",
+    )
     add(
         "--data",
         type=Path,
@@ -247,7 +294,31 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="an unreadable image ends the evaluation (stop), or is skipped, listed and counted "
         "[stop]",
     )
+    add(
+        "--subset",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="lists of images, such as RAN's of occluded and of turned faces: the metrics of each "
+        "beside the whole split's",
+    )
+    add(
+        "--corruptions",
+        nargs="*",
+        metavar="NAME",
+        help="evaluate on corrupted images too: noise, blur, compression, light, weather and "
+        "geometry in five severities; names or families choose some [all]",
+    )
+    add(
+        "--reference",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="with --corruptions: the network that the mean corruption error is relative to",
+    )
     args = parser.parse_args(arguments)
+    if args.reference and args.corruptions is None:
+        raise InputError("--reference is for --corruptions; give both")
     if args.tables == (args.checkpoint is not None):
         raise InputError("give either a CHECKPOINT or --tables; --help lists the flags")
     if args.batch_size < 1:
@@ -275,7 +346,11 @@ def print_tables(runs: Path, form: str) -> None:
 
 
 def print_numbers(
-    trained: Trained, dataset: FaceDataset, metrics: Metrics, skipped: list[str]
+    trained: Trained,
+    dataset: FaceDataset,
+    class_map: ClassMap,
+    metrics: Metrics,
+    skipped: list[str],
 ) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
     print(
@@ -283,7 +358,9 @@ def print_numbers(
         f"{dataset.name} {split_name(trained, dataset)}, {dataset.root}"
         f"{f' (layout {dataset.layout})' if dataset.layout else ''}\n"
     )
-    print(metrics_text(metrics, dataset.classes))
+    if is_other(trained, dataset.name):
+        print("\n".join([*map_text(class_map, trained, dataset), ""]))
+    print(metrics_text(metrics, class_map.classes))
     for line in skipped:
         print(f"skipped: {line}")
     if skipped:

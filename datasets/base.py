@@ -152,6 +152,10 @@ class FaceDataset:
         """Who is seen on each image, if the data set knows: no person is in two folds."""
         return None
 
+    def list_names(self, index: int) -> tuple[str, ...]:
+        """The names, without suffix, by which lists of images know image `index`."""
+        return (self.samples[index][0].stem,)
+
     def reject(self, kind: str, message: str) -> None:
         """Report an invalid entry: add it to `problems`, or raise InputError without that list."""
         if self.problems is None:

@@ -126,6 +126,12 @@ class FER2013(FaceDataset):
             return super().describe(index)
         return f"{self.samples[index][0]} row {self._rows[index]}"
 
+    def list_names(self, index: int) -> tuple[str, ...]:
+        """FER+'s name for a row of the csv; the file's otherwise."""
+        if self.pixels is None:
+            return super().list_names(index)
+        return (f"fer{self._rows[index] - 2:07}",)
+
 
 def decode_pixels(column: pd.Series, numbers: list[int], table: Path) -> np.ndarray:
     """The pixels column, 2,304 numbers a row, as (N, 48, 48) uint8."""

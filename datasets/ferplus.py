@@ -114,6 +114,7 @@ class FERPlus(FER2013):
 
     def load(self) -> None:
         self.pixels = None
+        self._names: list[str] | None = None  # FER+'s own, where class folders have others
         table = self.find_csv()
         if table is not None and (self.root / ROWS_FILE).is_file():
             self.layout = "csv"
@@ -156,6 +157,9 @@ class FERPlus(FER2013):
         self.unused = [path for path, use in zip(paths, kept, strict=True) if not use]
         used = (path for path, use in zip(paths, kept, strict=True) if use)
         self.samples = list(zip(used, self.labels, strict=True))
+        if "ferplus_name" in rows:
+            names = rows["ferplus_name"].astype(str).iloc[good]
+            self._names = [Path(name).stem for name, use in zip(names, kept, strict=True) if use]
 
     def _exists(self, image: str, row: int, table: Path) -> bool:
         path = Path(image)
@@ -186,6 +190,11 @@ class FERPlus(FER2013):
         labels = majority_labels(votes)
         self.labels = labels[labels != NO_LABEL].tolist()
         return labels != NO_LABEL
+
+    def list_names(self, index: int) -> tuple[str, ...]:
+        """The file's name, and FER+'s own."""
+        own = () if self._names is None else (self._names[index],)
+        return (*super().list_names(index), *own)
 
     def targets(self, index: int) -> dict[str, Tensor]:
         """The distribution (8,) of the votes as "soft_labels", if the labels are soft."""

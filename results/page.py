@@ -19,6 +19,8 @@ from .evidence import Attention, Look
 from .metrics import confusion_figure
 from .pictures import enlarged, overlay, save_figure
 from .report import Report
+from .robustness import robustness_charts, robustness_summary, robustness_table
+from .subsets import subset_table
 from .text import printable
 
 FOLDER = Path(__file__).parent
@@ -59,6 +61,8 @@ def page(report: Report) -> str:
         curves=Curves.of(report.history) if report.history else None,
         reliability=_reliability(numbers["calibration"]),
         bins=_bins(numbers["calibration"]),
+        robustness=_robustness(numbers["corruptions"]) if "corruptions" in numbers else None,
+        subsets=subset_table(numbers.get("subsets", ()), numbers),
         **(_attention(attention, numbers["classes"]) if attention else {}),
     )
 
@@ -157,6 +161,15 @@ class Curves(NamedTuple):
             best=max(history, key=lambda row: row["accuracy"]),
             last=history[-1],
         )
+
+
+def _robustness(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Table, charts and means of an evaluation on corrupted images."""
+    return {
+        "table": robustness_table(content),
+        "charts": robustness_charts(content),
+        "summary": robustness_summary(content),
+    }
 
 
 def _reliability(calibration: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .runs import FinishedRun
 from .tables import Line, Printed, in_no_table
+from .text import columns, markdown_table
 
 HEAD = ("method", "paper", "last epoch", "best epoch", "95 % interval", "mean class", "seeds")
 
@@ -137,14 +138,10 @@ def _row(line: Line, note: int) -> list[str]:
 
 def _text_table(table: Printed) -> str:
     rows, commands = _cells(table)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [table.title]
     if table.protocol:
         lines.append(f"run with: {table.protocol}")
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip())
-    lines += [f"note: {note}" for note in table.notes]
+    lines += [*columns(rows), *(f"note: {note}" for note in table.notes)]
     return "\n".join([*lines, *(f"({i}) {text}" for i, text in enumerate(commands, 1))])
 
 
@@ -153,13 +150,8 @@ def _markdown_table(table: Printed) -> str:
     lines = [f"**{table.title}**", ""]
     if table.protocol:
         lines += [f"Run with `{table.protocol}`.", ""]
-    head, *body = rows
-    lines += [_markdown_row(head), "|" + " --- |" * len(head), *map(_markdown_row, body)]
+    lines += markdown_table(rows)
     lines += [line for note in table.notes for line in ("", f"Note: {note}.")]
     if commands:
         lines += ["", *(f"{i}. `{text}`" for i, text in enumerate(commands, 1))]
     return "\n".join(lines)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 import PIL
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
+from datasets.corruptions import SEVERITIES, corrupt
 from engine.evaluate import Predictions
 from networks import DAN
 
@@ -39,6 +41,7 @@ class Report:
     attention: Attention | None  # None: the network has no heads
     command: str
     facts: Mapping[str, str]  # versions and the like, by name
+    corrupted: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)  # by severity
 
 
 def make_report(
@@ -65,6 +68,10 @@ def make_report(
         labels = predictions.labels.tolist()
         chosen = [predictions.indices[i] for i in classes_in_turn(labels, MEASURED, SEED)]
         attention = attention_of(network, dataset, chosen, device, looks=LOOKS)
+        # The evaluated classes may not be the data set's.
+        known = dict(zip(predictions.indices, labels, strict=True))
+        looks = zip(attention.looks, chosen, strict=False)
+        attention = attention._replace(looks=[o._replace(label=known[i]) for o, i in looks])
     return Report(
         numbers=numbers,
         network=type(network).__name__,
@@ -85,7 +92,17 @@ def make_report(
             "NumPy": np.__version__,
             "Pillow": PIL.__version__,
         },
+        corrupted=_corrupted(numbers, dataset, predictions.indices[0]),
     )
+
+
+def _corrupted(
+    numbers: Mapping[str, Any], dataset: Any, index: int
+) -> dict[str, list[Image.Image]]:
+    """Image `index` under each corruption that was evaluated, in each severity."""
+    names = numbers.get("corruptions", {}).get("by_corruption", {})
+    image = dataset.read_image(index) if names else None
+    return {name: [corrupt(image, name, s, seed=index) for s in SEVERITIES] for name in names}
 
 
 def _sha256(path: Path) -> str:

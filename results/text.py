@@ -1,6 +1,8 @@
-"""Texts that come from files, such as names, as a page and as matplotlib can show them."""
+"""Texts from files, such as names, as a page and matplotlib can show them; tables as text."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -16,3 +18,20 @@ def printable(text: str) -> str:
 def without_math(text: str) -> str:
     """A printable text that matplotlib draws as it stands: two dollar signs make no formula."""
     return printable(text).replace("$", r"\$")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, as many in each, as lines of plain text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, the first their head, as lines of GitHub's markdown."""
+    head, *body = (
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+    )
+    return [head, "|" + " --- |" * len(rows[0]), *body]

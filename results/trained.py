@@ -87,12 +87,14 @@ def open_dataset(
     split: str | None = None,
     layout: str | None = None,
     image_size: int | None = None,
+    same_classes: bool = True,
 ) -> FaceDataset:
     """The split to evaluate on; options that are None default to training's or the published.
 
     name: of the data set, a key of `DATASETS`. data: its folder. image_size: pixels.
+    same_classes: without it, `results.class_map` goes between the two.
 
-    Raises InputError where the data set's classes are not the network's.
+    Raises InputError where the data set's classes have to be the network's and are not.
     """
     name = name or trained.dataset
     if name not in DATASETS:
@@ -101,8 +103,11 @@ def open_dataset(
             f"{', '.join(DATASETS)}"
         )
     kind = DATASETS[name]
-    _check_classes(trained, kind)
-    settings = trained.settings if name == trained.dataset else {}
+    if same_classes:
+        _check_classes(trained, kind)
+    # AffectNet with 7 and with 8 classes lie in one folder, and FER2013 and FER+ do.
+    same_folder = DATASETS.get(trained.dataset or name, kind).default_root == kind.default_root
+    settings = trained.settings if same_folder else {}
     options = {key: settings[key] for key in kind.option_names if key in settings}
     if layout and "layout" not in kind.option_names:
         raise InputError(f"--layout is given, but {kind.name} has no layouts to choose from")

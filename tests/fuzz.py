@@ -31,6 +31,7 @@ from common.files import load_tensors
 from common.flags import flag_fields, parse_flags
 from datasets import FER2013, RAFDB, AffectNet8, FERPlus
 from datasets.reading import open_rgb
+from datasets.subsets import read_subset
 from engine.checkpoint import checkpoint_to_resume, content_of, restore
 from engine.train import build
 from networks import network_for
@@ -93,6 +94,22 @@ def labels(root: Path) -> Target:
         assert all(0 <= label < 7 for label in data.labels)
 
     return LINES, read
+
+
+def subsets(root: Path) -> Target:
+    """Lists of test images."""
+    data, path = RAFDB(write_rafdb(root / "data", train=7, test=7), "test"), root / "list.txt"
+    names = st.sampled_from(["test_0001.jpg", "3/test_0004_aligned.jpg", "x.jpg", "7 7", "3/", "/"])
+    line = st.builds("{}{}{}".format, names, st.sampled_from([" ", ",", ""]), WORDS | st.text())
+
+    def read(lines: list[str]) -> None:
+        path.write_bytes("\n".join(lines).encode(errors="surrogatepass"))
+        subset = read_subset(path, data)
+        told = subset.unmatched + subset.duplicates
+        assert len(subset.indices) + len(told) == subset.lines
+        assert set(subset.indices) <= set(range(7))
+
+    return st.lists(line, max_size=5), read
 
 
 def tables(root: Path) -> Target:
@@ -229,7 +246,8 @@ def torch_files(root: Path) -> Target:
 
 
 TARGETS = {
-    target.__name__: target for target in (labels, tables, images, flags, checkpoints, torch_files)
+    target.__name__: target
+    for target in (labels, subsets, tables, images, flags, checkpoints, torch_files)
 }
 
 

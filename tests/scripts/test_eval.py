@@ -422,10 +422,13 @@ def test_our_key_wins_over_the_files_name(baseline, tmp_path):
     assert evaluate(checkpoint, root, "--image-size", 48)["dataset"] == "fer2013"
 
 
-def test_other_classes_are_refused_and_nothing_is_written(ours, data, tmp_path):
+def test_classes_that_cannot_be_mapped_are_refused_and_nothing_is_written(baseline, tmp_path):
     target = tmp_path / "numbers.json"
-    message = refusal(ours, "--data", data, "--dataset", "fer2013", "--json", target)
-    assert ", ".join(RAFDB.classes) in message
+    extra = {**OURS, "class_names": ["Happy", "Joy", *RAFDB.classes[2:]]}
+    path = save(tmp_path / "x.pth", baseline, **extra)
+    root = write_fer2013_csv(tmp_path / "fer2013")
+    message = refusal(path, "--data", root, "--dataset", "fer2013", "--json", target)
+    assert ", ".join(extra["class_names"]) in message
     assert ", ".join(FER2013.classes) in message
     assert not target.exists()
 
