@@ -12,6 +12,7 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     dataset, class_names    the data set's name, its classes in label order,
     framing                 and how its images are cut
     training_images         their number, so that a run is not resumed with other data
+    training_labels         and a checksum (CRC-32) of their labels, for the same reason
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
     temperature             what divides the logits of calibrated probabilities (tools.calibrate)
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,7 @@ def content_of(run: Any) -> dict[str, Any]:
         "settings": settings(run.recipe),
         **run.dataset.description(),
         "training_images": len(run.training.dataset),
+        "training_labels": zlib.crc32(repr(run.training.dataset.labels).encode()),
         "metrics": run.rows,
         "random_states": random_states(),
     }
@@ -149,6 +152,12 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         raise InputError(
             f"{run.folder} was trained on {images} images, {run.dataset.root} now gives "
             f"{own['training_images']}; restore the data, or start another run with --output"
+        )
+    # Checkpoints of older versions have none.
+    if checkpoint.get("training_labels", own["training_labels"]) != own["training_labels"]:
+        raise InputError(
+            f"{run.folder} was trained with other labels of the same {images} images; restore the "
+            "data or the file of --noisy-labels, or start another run with --output"
         )
     try:
         for part in ("model", "raw", "criterion", "scheduler"):
