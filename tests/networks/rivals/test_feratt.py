@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from common.errors import InputError
 from networks import Method
 from networks.rivals.feratt import (
+    FORMS,
     VARIANTS,
     DilatedCenter,
     FERAtt,
@@ -93,6 +94,26 @@ def test_the_total_is_the_sum_of_the_authors_three():
     without = expected["total"] - expected["representation"]
     assert losses["classify"].total.item() == pytest.approx(without, rel=1e-9)
     assert losses["preactresnet18"].total.item() == pytest.approx(expected["cls"], rel=1e-9)
+
+
+def test_later_forms_of_the_attention_loss_by_hand():
+    attention, (clean, mask) = 20 * normal("attention", BATCH, 3, SIZE, SIZE), pictures()
+    logits = normal("logits", BATCH, 7)
+    output = FERAttOutput(logits, logits, logits, attention, mask)
+    found = {
+        form: FERAttLoss("classify", form)(output, batch_of(LABELS, clean=clean, mask=mask))
+        for form in FORMS
+    }
+    cls = GOLDEN["total"]["cls"]
+    pairs = list(zip(attention.flatten().tolist(), clean.flatten().tolist(), strict=True))
+    whole = sum(math.tanh(3 * abs(c - a)) for a, c in pairs) / len(pairs)
+    for form, (weight, term) in {
+        "masked": (1, 10.0),  # clamped
+        "masked-twice": (2, 30.0),
+        "whole": (5, whole),
+    }.items():
+        assert found[form].terms["attention"].item() == pytest.approx(term)
+        assert found[form].total.item() == pytest.approx(cls + weight * term)
 
 
 def test_representation_loss_is_its_loops():
@@ -214,3 +235,5 @@ def test_invalid_arguments_are_errors():
         FERAtt(1)
     with pytest.raises(ValueError, match="variant is 'rep'"):
         FERAttLoss("rep")
+    with pytest.raises(ValueError, match="form is 'december'"):
+        FERAttLoss("classify", "december")
