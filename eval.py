@@ -10,7 +10,8 @@ unless they are given. All metrics come from one confusion matrix over the whole
 the network as trained, in float32, unless --fast or --amp is given; --tta gives a second row of
 them. A run with --ema has the moving average of its weights evaluated. Another data set than the
 checkpoint's is evaluated on the classes that both have; --subset and --corruptions add tables
-(docs/evaluating.md). --tables prints the paper's tables with the finished runs beside them.
+(docs/evaluating.md). --tables prints the paper's tables with the finished runs beside them, and the
+comparisons of tools.reproduce.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
 from results.class_map import UNSHARED, ClassMap, is_other, map_classes, map_json, map_text
+from results.comparisons import every_table
 from results.cross import Pair
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
@@ -46,7 +48,6 @@ from results.report import make_report
 from results.robustness import corruption_numbers, reference_pair
 from results.runs import read_runs
 from results.subsets import subset_numbers, subset_text
-from results.tables import make_tables
 from results.trained import Trained, open_dataset, predictions_of, read_trained
 from results.views import VIEWS
 
@@ -209,7 +210,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="last.pth, best.pth or a released file",
     )
-    add("--tables", action="store_true", help="print Tables 1 to 6 and Figure 5's numbers instead")
+    add(
+        "--tables",
+        action="store_true",
+        help="print Tables 1 to 6, Figure 5's numbers and our comparisons instead",
+    )
     add(
         "--runs",
         type=Path,
@@ -339,7 +344,7 @@ def print_tables(runs: Path, form: str) -> None:
     else:
         finished, unfinished = [], []  # nothing has been run yet: the tables say what to run
     folder = runs if not runs.is_file() else DEFAULT_RUNS
-    tables = make_tables(finished, folder)
+    tables = every_table(finished, folder)
     print(FORMATS[form](tables))
     for line in remarks(finished, unfinished, tables):
         print(line, file=sys.stderr)

@@ -17,6 +17,7 @@ from common.batch import Sample
 from common.errors import InputError
 
 from .framing import Framing
+from .label_list import listed_labels
 from .reading import open_rgb
 from .targets import TARGETS, AddTargets
 
@@ -58,6 +59,8 @@ class FaceDataset:
     #: Keyword arguments of the constructor that change the images or where they are read; an
     #: evaluation takes them from the training run's settings.
     option_names: ClassVar[tuple[str, ...]] = ()
+    #: What its own files call the first of `classes`, if they number them.
+    first_label: ClassVar[int] = 0
     #: Whether a list or csv names the images, which then must lie in the image folders.
     listed: bool = False
     #: The layout that was found, if a data set has several; for logs.
@@ -155,6 +158,18 @@ class FaceDataset:
     def list_names(self, index: int) -> tuple[str, ...]:
         """The names, without suffix, by which lists of images know image `index`."""
         return (self.samples[index][0].stem,)
+
+    def names(self, index: int) -> list[str]:
+        """What a list may call image `index`: its path below the data folder, and its file name."""
+        path = self.samples[index][0]
+        return [path.relative_to(self.folder).as_posix(), path.name]
+
+    def listed_labels(self, path: Path) -> list[int]:
+        """The label of every image from a list such as one of noisy labels.
+
+        Raises InputError for a list that does not fit; see `datasets.label_list`.
+        """
+        return listed_labels(self, path)
 
     def reject(self, kind: str, message: str) -> None:
         """Report an invalid entry: add it to `problems`, or raise InputError without that list."""

@@ -9,7 +9,7 @@ import pandas as pd
 from common.errors import InputError
 
 from .base import FaceDataset, class_folder_samples
-from .reading import read_csv
+from .reading import read_csv, read_lines
 
 LABEL_FILE = Path("EmoLabel/list_patition_label.txt")  # spelled so in the release
 IMAGE_FOLDER = Path("Image/aligned")
@@ -28,6 +28,7 @@ class RAFDB(FaceDataset):
     classes = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
     default_root = Path("datasets/raf-basic")
     listed = True
+    first_label = 1
     published_size = (100, 100)
     published_counts = {
         "train": ((1290, 281, 717, 4772, 1982, 705, 2524),),
@@ -68,6 +69,11 @@ class RAFDB(FaceDataset):
             f"{self.root / LABEL_FILE} not found (nor below raf-basic/ or basic/), and no class "
             f"folders (nor below DATASET/); {self.name} is read from {self.layout_help()}"
         )
+
+    def names(self, index: int) -> list[str]:
+        """Also as the official list has it, without the ending "_aligned"."""
+        path = self.samples[index][0]
+        return [f"{path.stem.removesuffix('_aligned')}{path.suffix}", *super().names(index)]
 
     def image_folders(self) -> list[Path]:
         return [self.folder / (IMAGE_FOLDER if self.layout == OFFICIAL else self.split)]
@@ -117,7 +123,7 @@ class RAFDB(FaceDataset):
         # One directory listing instead of a check per file: the list names 15,339 of them.
         present = {path.name for path in folder.iterdir()}
         samples = []
-        for number, line in enumerate(_lines(label_file), start=1):
+        for number, line in enumerate(read_lines(label_file), start=1):
             if not line.strip():
                 continue
             name, label = self._parse(line, label_file, number)
@@ -159,14 +165,3 @@ class RAFDB(FaceDataset):
 def image_name(split: str, number: int) -> str:
     """The release's name, without suffix, of an image; numbers start at 1."""
     return f"{split}_{number:0{5 if split == 'train' else 4}}"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not a text file ({error.reason} at byte {error.start})"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error

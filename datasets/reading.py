@@ -113,3 +113,15 @@ def read_csv(table: Path, columns: Sequence[str], **options: Any) -> pd.DataFram
             f"{', '.join(columns)}"
         )
     return rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; raises InputError where it is none or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not a text file ({error.reason} at byte {error.start})"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error

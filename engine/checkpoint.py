@@ -13,6 +13,7 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     framing                 and how its images are cut
     training_images         their number, so that a run is not resumed with other data
     fold_checksum           with --fold, of the images that were held out
+    training_labels         and a checksum (CRC-32) of their labels, for the same reason
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
     temperature             what divides the logits of calibrated probabilities (tools.calibrate)
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ def content_of(run: Any) -> dict[str, Any]:
         **run.dataset.description(),
         "training_images": len(run.training.dataset),
         **fold_entry(run),
+        "training_labels": zlib.crc32(repr(run.training.dataset.labels).encode()),
         "metrics": run.rows,
         "random_states": random_states(),
     }
@@ -160,6 +163,12 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         raise InputError(
             f"{run.folder} was trained on {images} images, {run.dataset.root} now gives "
             f"{own['training_images']}; restore the data, or start another run with --output"
+        )
+    # Checkpoints of older versions have none.
+    if checkpoint.get("training_labels", own["training_labels"]) != own["training_labels"]:
+        raise InputError(
+            f"{run.folder} was trained with other labels of the same {images} images; restore the "
+            "data or the file of --noisy-labels, or start another run with --output"
         )
     try:
         for part in ("model", "raw", "criterion", "scheduler"):

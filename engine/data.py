@@ -26,6 +26,7 @@ from common.signals import stop_asked
 
 from .distributed import World
 from .folds import fold_images
+from .label_noise import training_labels
 from .recipe import Recipe
 from .speed import MEMORY_FORMAT
 
@@ -39,11 +40,22 @@ TakeShare = Callable[[int], range]  # of n items, the positions that this proces
 class SeededImages(Dataset):
     """A data set indexed by draws; an item is (sample, index), or an InputError if that failed."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int] | None = None):
-        """The images `indices` of a data set, in that order; all of them by default."""
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int] | None = None,
+        *,
+        labels: Sequence[int] | None = None,
+    ):
+        """The images `indices` of a data set, in that order; all of them by default.
+
+        labels: of every image of the data set, instead of its own.
+        """
         self.dataset = dataset
         self.indices = list(range(len(dataset))) if indices is None else list(indices)
-        self.labels = [dataset.labels[index] for index in self.indices]
+        given = dataset.labels if labels is None else labels
+        self.labels = [given[index] for index in self.indices]
+        self.flipped = sum(given[index] != dataset.labels[index] for index in self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -55,7 +67,7 @@ class SeededImages(Dataset):
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)
         try:
-            return self.dataset[index], index
+            return self.dataset[index]._replace(label=self.labels[position]), index
         except InputError as error:
             # Returned, not raised: DataLoader would wrap the exception in a traceback.
             return error
@@ -212,7 +224,8 @@ def make_loaders(
     if recipe.cache == "auto":
         datasets, text = cache_images(parts, processes=world.local_size)
         print(text, flush=True)
-    images, tests = (SeededImages(d, i) for d, (_, i) in zip(datasets, parts, strict=True))
+    images = SeededImages(datasets[0], chosen, labels=training_labels(recipe, train_set))
+    tests = SeededImages(datasets[1], tested)
     sums = {"labels (CRC)": zlib.crc32(repr((images.labels, tests.labels)).encode())}
     world.check_same("data", {"training images": len(images), "tests": len(tests), **sums})
     order = partial(recipe.sampling, images.labels)

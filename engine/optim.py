@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "sgd-5e-4": partial(SGD, momentum=0.9, weight_decay=5e-4),
     "adam": partial(Adam, weight_decay=0.0),
     "adam-1e-4": partial(Adam, weight_decay=1e-4),
+    "adam-5e-4": partial(Adam, weight_decay=5e-4),
     "adamw": partial(AdamW, weight_decay=0.05),
 }
 KERNELS = ("fused", "foreach")
@@ -70,6 +71,7 @@ def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
 SCHEDULES = {
     "step": partial(StepLR, step_size=10, gamma=0.1),
     "step-20": partial(StepLR, step_size=20, gamma=0.1),
+    "step-30": partial(StepLR, step_size=30, gamma=0.1),
     "exponential": partial(ExponentialLR, gamma=0.6),
     "exponential-0.9": partial(ExponentialLR, gamma=0.9),
     "cosine": cosine,

@@ -28,8 +28,9 @@ class Recipe:
     The callables, in the order in which they are used:
         dataset(root, split, transform) -> data set whose items are `common.batch.Sample`, with
             `name`, `root`, `split`, `classes`, `labels`, `layout`, `describe(i)`, `read_image(i)`,
-            `sample(i, image)`, `add_targets(method.targets)`, `is_published()`, `persons()`,
-            `default_root` and `evaluated_split`. A class, or a dataclass whose fields are flags
+            `sample(i, image)`, `targets(i)`, `add_targets(method.targets)`, `is_published()`,
+            `persons()`, `listed_labels(file)`, `default_root` and `evaluated_split`. A class, or a
+            dataclass whose fields are flags
         train_transform(size), evaluation_transform(size) -> image -> tensor (3, size, size)
         method.network(num_classes), method.criterion(num_classes) -> modules; the network takes
             images, the criterion the network's output and the batch: its `total` is
@@ -111,6 +112,23 @@ class Recipe:
         check=not_negative,
         help="train on this many images, with the classes in proportion (0: all)",
     )
+    label_noise: float = flag(
+        0.0,
+        check=fraction,
+        help="probability with which a training label is replaced by one of the other classes, all "
+        "equally likely; the evaluated labels stay clean",
+    )
+    noise_seed: int = flag(
+        0,
+        check=lambda seed: 0 <= seed < 2**32,
+        expected="0 to 4294967295",
+        help="seed of --label-noise alone, so that runs with other seeds have the same labels",
+    )
+    noisy_labels: str = flag(
+        "",
+        help="file with a line 'image label' for every training image, to train on those labels "
+        "instead",
+    )
     seed: int = flag(
         0,
         check=lambda seed: 0 <= seed < 2**32,
@@ -171,15 +189,17 @@ class Recipe:
     )
 
     def __post_init__(self):
-        """Raises InputError for a warm-up or growing images that take all the epochs.
+        """Raises InputError for flags that exclude each other.
 
-        And for held-out faces of two kinds.
+        Such as a warm-up or growing images that take all the epochs.
         """
         if self.fold and self.holdout:
             raise InputError(
                 f"--fold {self.fold} and --holdout {self.holdout} both hold training images out; "
                 "give one of them"
             )
+        if self.label_noise and self.noisy_labels:
+            raise InputError("give either --label-noise or --noisy-labels, not both")
         if self.warmup >= self.epochs:
             raise InputError(f"--warmup {self.warmup} leaves none of --epochs {self.epochs}")
         check_schedule(self.grow, self.image_size, self.epochs)

@@ -19,8 +19,11 @@ from common.errors import InputError
 from common.files import make_folder, write_json, write_text
 from common.flags import settings
 
+from .evaluate import Predictions
+
 CONFIG, METRICS, LAST, BEST = "config.json", "metrics.csv", "last.pth", "best.pth"
-FILES = (CONFIG, METRICS, LAST, BEST)
+PREDICTIONS, SPEED = "predictions.csv", "speed.csv"
+FILES = (CONFIG, METRICS, PREDICTIONS, SPEED, LAST, BEST)
 SKIPPED = "skipped.txt"
 LOCK = ".lock"
 MAX_LISTED = 10  # skipped images that the log lists
@@ -87,6 +90,20 @@ def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(folder / METRICS, "\n".join(lines) + "\n")
 
 
+def write_predictions(folder: Path, found: Predictions) -> None:
+    """predictions.csv: every evaluated image's index, label and predicted class, last epoch."""
+    columns = (found.indices, found.labels.tolist(), found.logits.argmax(dim=1).tolist())
+    lines = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+    write_text(folder / PREDICTIONS, "\n".join(["index,label,predicted", *lines]) + "\n")
+
+
+def add_speed(folder: Path, epoch: int, images_per_second: float) -> None:
+    """A line of speed.csv: how fast an epoch was trained; a repeated epoch has two."""
+    path = folder / SPEED
+    before = path.read_text(encoding="utf-8") if path.exists() else "epoch,images_per_second\n"
+    write_text(path, f"{before}{epoch},{images_per_second:.2f}\n")
+
+
 @dataclass
 class Skipped:
     """A line for each image that was skipped in an epoch."""
@@ -122,6 +139,8 @@ def config_of(run: Any) -> dict[str, Any]:
         "dataset": data.name,
         "class_names": list(data.classes),
         "training_images": len(run.training.dataset),
+        "flipped_labels": run.training.dataset.flipped,
+        "flipped_share": run.training.dataset.flipped / len(run.training.dataset),
         "evaluated_images": len(run.evaluation.dataset),
         "evaluated_split": _evaluated_split(run.recipe, evaluated),
         "published_images": data.is_published() and evaluated.is_published(),
@@ -154,9 +173,15 @@ def announcement(run: Any) -> str:
     """The first line of a run's log."""
     config = config_of(run)
     layout = f" from the layout {config['layout']!r}" if config["layout"] else ""
+    flipped = (
+        f" with {config['flipped_labels']:,} training labels changed "
+        f"({100 * config['flipped_share']:.2f} %)"
+        if config["flipped_labels"]
+        else ""
+    )
     return (
         f"{run.recipe.name}: {config['training_images']:,} training and "
-        f"{config['evaluated_images']:,} {config['evaluated_split']} images{layout} at "
+        f"{config['evaluated_images']:,} {config['evaluated_split']} images{layout}{flipped} at "
         f"{run.image_size} px, {type(run.network).__name__} on {config['device']}"
         f"{' in bfloat16' if run.bf16 else ''}"
         f"{f' in {run.world.size} processes' if run.world.size > 1 else ''}"

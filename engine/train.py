@@ -32,11 +32,20 @@ from common.signals import Stopped
 from .checkpoint import checkpoint_to_resume, restore, save_run
 from .data import batches_on, make_loaders, reporting_worker_crashes
 from .distributed import World, join_processes, wrap_ddp
-from .evaluate import Metrics, predict
+from .evaluate import Metrics, Predictions, predict
 from .loss_log import LossLog
 from .optim import make_optimizer, moving_average
 from .recipe import Recipe
-from .run_folder import LAST, Skipped, announcement, refuse_existing_run, run_lock, write_config
+from .run_folder import (
+    LAST,
+    Skipped,
+    add_speed,
+    announcement,
+    refuse_existing_run,
+    run_lock,
+    write_config,
+    write_predictions,
+)
 from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors
 
 
@@ -183,10 +192,13 @@ def run_epoch(run: Run) -> None:
     means = train_one_epoch(run, epoch)
     images_per_second = len(run.training.dataset) / (time.perf_counter() - started)
     run.scheduler.step()
-    scores = evaluate(run, epoch).scores()
+    found = evaluate(run, epoch)
+    scores = Metrics.of(found.logits, found.labels).scores()
     run.epoch = epoch
     run.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
     if run.world.first:
+        write_predictions(run.folder, found)
+        add_speed(run.folder, epoch, images_per_second)
         save_run(run)
     run.saved = epoch
     seconds = time.perf_counter() - started
@@ -226,17 +238,18 @@ def train_one_epoch(run: Run, epoch: int) -> dict[str, float]:
 
 
 @reporting_compiler_errors()
-def evaluate(run: Run, epoch: int) -> Metrics:
-    """The metrics of the evaluated split, after an epoch."""
+def evaluate(run: Run, epoch: int) -> Predictions:
+    """The network's output on the evaluated split, after an epoch."""
     run.world.broadcast_buffers(run.result)
-    logits, labels, _ = predict(
+    logits, labels, indices = predict(
         run.recipe.method.fast(run.result, run.device) if run.recipe.fast else run.result,
         run.evaluation,
         run.device,
         progress=run.bar(len(run.evaluation.dataset), f"evaluation {epoch}/{run.recipe.epochs}"),
         skipped=run.list_if_skipping(run.skipped.evaluation),
     )
-    return Metrics.of(run.world.gather(logits), run.world.gather(labels))
+    logits, labels, positions = map(run.world.gather, (logits, labels, torch.tensor(indices)))
+    return Predictions(logits, labels, positions.tolist())
 
 
 def _scores(row: dict[str, float]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def no_autocast(tensor: Tensor) -> torch.autocast:
+def no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     """A context that turns autocast off on the tensor's device."""
+    if tensor.device.type == "meta":  # a device of shapes alone, which autocast does not know
+        return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)

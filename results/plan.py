@@ -9,13 +9,16 @@ from typing import Any
 
 from common.errors import InputError
 from datasets import DATASETS
+from datasets.demo import write_rafdb
 from engine.checkpoint import differences
 from engine.recipe import Recipe
 from engine.run_folder import LAST
 
 from .experiments import (
     ABLATED,
+    DEMO_DATA,
     SCRIPTS,
+    Row,
     Table,
     as_flags,
     recipe_with,
@@ -31,9 +34,13 @@ BACKBONE = {
     "epochs": 12,
     "batch_size": 64,
     "lr": 0.001,
+    "optimizer": "adamw",
+    "scheduler": "cosine",
     "seed": 0,
 }
-NEEDS_BACKBONE = ("fer2013", "ferplus")
+NEEDS_BACKBONE = ("fer2013", "ferplus", "demo")
+#: Comparisons of ours have a folder of their own: their protocol is another.
+COMPARED = "protocol"
 
 
 @dataclass(frozen=True)
@@ -77,36 +84,67 @@ def make_plan(
 ) -> list[Planned]:
     """Every run that the tables need, each once: backbones first, then seed by seed.
 
+    Comparisons of ours go row by row, the cheapest first, each with all its seeds: what is done
+    after some hours can be compared.
+
     only: names of the variants to keep (None: all).
 
     Raises InputError where an extra flag is unknown to a train script or belongs to the rows, or
     where `only` names what no table has.
     """
-    _check_extra(extra)
+    _check_extra(extra, tables)
     known = dict.fromkeys(row.variant.name for table, _ in tables for row in table.rows)
     for name in only or ():
         if name not in known:
             raise InputError(f"--only names {name!r}; expected some of {', '.join(known)}")
+    backbones: dict[Path, Planned] = {}
     found: dict[Path, Planned] = {}
     for dataset in dict.fromkeys(dataset for _, dataset in tables):
-        rows = [row for table, on in tables if on == dataset for row in table.rows]
+        here = [table for table, on in tables if on == dataset]
+        compared = here[0].shared
+        place = runs / COMPARED if compared else runs
+        shared = [*as_flags(compared), *_demo_data(dataset, extra), *extra]
+        rows = [row for table in here for row in table.rows]
         rows = [row for row in rows if only is None or row.variant.name in only]
-        shared = list(extra)
-        if dataset in NEEDS_BACKBONE and "--pretrained" not in extra:
-            backbone = runs / dataset / "backbone"
-            found[backbone] = _planned(dataset, extra, {**BACKBONE, "output": backbone})
-            shared += ["--pretrained", str(backbone / LAST)]
-        for seed in range(seeds):
-            for row in rows:
-                given = row_settings(dataset, row.variant, seed, runs)
-                found.setdefault(given["output"], _planned(dataset, shared, given))
-    return list(found.values())
+        pairs = [(row, seed) for seed in range(seeds) for row in rows]
+        if compared:
+            pairs.sort(key=lambda pair: rows.index(pair[0]))
+        for row, seed in pairs:
+            given = row_settings(dataset, row.variant, seed, place)
+            start = []
+            if dataset in NEEDS_BACKBONE and not {"--pretrained"} & {*extra, *as_flags(given)}:
+                backbone = _backbone(dataset, shared, row, place)
+                backbones[backbone.folder] = backbone
+                start = ["--pretrained", str(backbone.folder / LAST)]
+            found.setdefault(given["output"], _planned(dataset, [*shared, *start], given))
+    return [*backbones.values(), *found.values()]
 
 
-def _check_extra(extra: Sequence[str]) -> None:
+def _backbone(dataset: str, shared: Sequence[str], row: Row, place: Path) -> Planned:
+    """The run that trains a row's backbone: on the labels that the row sees, flipped ones too.
+
+    A backbone that had seen the right labels of the same images would hide the noise.
+    """
+    noise = row.variant.flags.get("label_noise", 0.0)
+    name = f"backbone-noise{round(100 * noise)}" if noise else "backbone"
+    given = {
+        **BACKBONE,
+        **({"label_noise": noise} if noise else {}),
+        "output": place / dataset / name,
+    }
+    return _planned(dataset, shared, given)
+
+
+def _demo_data(dataset: str, extra: Sequence[str]) -> list[str]:
+    return ["--data", DEMO_DATA] if dataset == "demo" and "--data" not in extra else []
+
+
+def _check_extra(extra: Sequence[str], tables: Sequence[tuple[Table, str]]) -> None:
     """Refuse flags that tools.reproduce sets itself."""
     own = {*ABLATED, "seed", "output", "resume"}
     own |= {name for script in SCRIPTS.values() for name in script.flags}
+    rows = [row for table, _ in tables for row in table.rows]
+    own |= {name for row in rows for name in row.variant.flags if name != "pretrained"}
     taken = [f"--{name.replace('_', '-')}" for name in sorted(own)]
     clash = [word for word in extra if word.split("=")[0] in taken]
     if clash:
@@ -119,8 +157,10 @@ def _planned(dataset: str, shared: Sequence[str], given: Mapping[str, Any]) -> P
 
 
 def published_sizes(dataset: str) -> tuple[int, int]:
-    """Images of the training and of the evaluated split, as published."""
-    kind = DATASETS[dataset]
+    """Images of the training and of the evaluated split, as published; of demo, as written."""
+    if dataset == "demo":
+        return tuple(write_rafdb.__kwdefaults__[name] for name in ("train", "test"))
+    kind = DATASETS[SCRIPTS[dataset].dataset]
     sizes = []
     for split in ("train", kind.evaluated_split):
         counts = kind.published_counts.get(split)

@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from .runs import FinishedRun
-from .tables import Line, Printed, in_no_table
+from .tables import Beside, Line, Printed, in_no_table
 from .text import columns, markdown_table
 
 HEAD = ("method", "paper", "last epoch", "best epoch", "95 % interval", "mean class", "seeds")
+
+#: Further columns of a comparison of methods.
+BESIDE = (
+    "parameters",
+    "multiply-adds",
+    "images/s",
+    "against ResNet-18",
+    "p",
+    "p, Holm",
+    "published",
+)
 
 LEGEND = (
     "Percent. Ours: mean ± standard deviation over seeds of the accuracy after the last epoch and "
@@ -23,14 +34,30 @@ LEGEND = (
 )
 
 
+BESIDE_LEGEND = (
+    "Comparisons: parameters in training; multiply-adds of one image at test; images/s in "
+    "training, the median of the epochs, beside whatever else the machine did; the accuracy after "
+    "the last epoch against the ResNet-18's, in points, with its 95 % interval and p-value, paired "
+    "over images and seeds, then corrected by Holm's method for all tests of the table."
+)
+
+
 def as_text(tables: Sequence[Printed]) -> str:
     """Plain text in columns."""
-    return "\n\n".join([*(_text_table(table) for table in tables), LEGEND])
+    return "\n\n".join([*(_text_table(table) for table in tables), *_legends(tables)])
 
 
 def as_markdown(tables: Sequence[Printed]) -> str:
     """GitHub's markdown."""
-    return "\n\n".join([*(_markdown_table(table) for table in tables), LEGEND])
+    return "\n\n".join([*(_markdown_table(table) for table in tables), *_legends(tables)])
+
+
+def _legends(tables: Sequence[Printed]) -> list[str]:
+    return [LEGEND, BESIDE_LEGEND] if any(map(_is_comparison, tables)) else [LEGEND]
+
+
+def _is_comparison(table: Printed) -> bool:
+    return any(line.beside for line in table.lines)
 
 
 def as_json(tables: Sequence[Printed]) -> str:
@@ -103,6 +130,22 @@ def _record(table: Printed, line: Line) -> dict[str, Any]:
         "best_epochs": ours.best_epochs if ours else [],
         "runs": ours.folders if ours else [],
         "command": line.command or None,
+        **_beside_record(line.beside),
+    }
+
+
+def _beside_record(beside: Beside | None) -> dict[str, Any]:
+    against = beside and beside.against
+    return {
+        "parameters": beside and beside.parameters,
+        "multiply_adds": beside and beside.multiply_adds,
+        "images_per_second": beside and beside.images_per_second,
+        "difference": against and 100 * against.difference,
+        "difference_low": against and 100 * against.interval[0],
+        "difference_high": against and 100 * against.interval[1],
+        "p_value": against and against.p_value,
+        "p_value_holm": beside and beside.corrected,
+        "published": beside and beside.published,
     }
 
 
@@ -116,7 +159,28 @@ def _cells(table: Printed) -> tuple[list[list[str]], list[str]]:
         rows.append(_row(line, len(commands) if line.command else 0))
     if not table.is_papers:
         rows = [[row[0], *row[2:]] for row in rows]
+    if _is_comparison(table):
+        further = [BESIDE, *(_beside_cells(line.beside) for line in table.lines)]
+        rows = [[*row, *more] for row, more in zip(rows, further, strict=True)]
     return rows, commands
+
+
+def _beside_cells(beside: Beside | None) -> list[str]:
+    if beside is None:
+        return [""] * len(BESIDE)
+    against, speed = beside.against, beside.images_per_second
+    tested = ["", "", ""]
+    if against:
+        points = [100 * value for value in (against.difference, *against.interval)]
+        p_values = [f"{p:.3g}" for p in (against.p_value, beside.corrected)]
+        tested = ["{:+.2f} ({:+.2f} to {:+.2f})".format(*points), *p_values]
+    return [
+        f"{beside.parameters / 1e6:.1f} M",
+        f"{beside.multiply_adds / 1e9:.3f} G",
+        "" if speed is None else f"{speed:.0f}",
+        *tested,
+        beside.published,
+    ]
 
 
 def _row(line: Line, note: int) -> list[str]:

@@ -25,6 +25,7 @@ from .experiments import (
     row_settings,
     train_command,
 )
+from .paired import PairedComparison
 from .paper import published
 from .runs import METRICS, FinishedRun, result_settings
 
@@ -79,6 +80,18 @@ class Ours:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a comparison of methods adds to a row."""
+
+    parameters: int  # in training
+    multiply_adds: int  # of one image, at test
+    images_per_second: float | None  # in training, median of all epochs; None: not known
+    against: PairedComparison | None  # with the baseline, after the last epoch; None: not known
+    corrected: float | None  # its p-value, by Holm's method for all tests of the table
+    published: str  # numbers of papers
+
+
+@dataclass(frozen=True)
 class Line:
     """A row of a printed table."""
 
@@ -86,6 +99,7 @@ class Line:
     paper: dict[str, float]  # percent by metric; empty where the paper says nothing
     ours: Ours | None = None
     command: str = ""  # what would fill an empty cell
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,8 @@ class Group:
     def is_papers(self) -> bool:
         """Whether they ran on the published images, trained on all and tested on the test split."""
         first = self.runs[0]
-        whole = not any(first.settings.get(name) for name in ("limit", "holdout", "fold"))
+        partial = ("limit", "holdout", "fold", "label_noise", "noisy_labels")
+        whole = not any(first.settings.get(name) for name in partial)
         return first.published_images and whole
 
     def protocol(self) -> str:

@@ -244,22 +244,37 @@ def step(
     plain: bool,
     bf16: bool,
     compiled: bool = False,
+    criterion: nn.Module | None = None,
 ) -> Callable[[], None]:
-    """A call that takes a training step, in plain float32 or as the train scripts do."""
+    """A call that takes a training step, in plain float32 or as the train scripts do.
+
+    The images also have a face's targets, for methods whose criterion (`trainer`) asks for them.
+    """
     if compiled:
         network.compile()
-    take_step = trainer(network, setting, plain=plain, bf16=bf16)
+    take_step = trainer(network, setting, plain=plain, bf16=bf16, criterion=criterion)
     labels = torch.arange(batch, device=setting.device) % CLASSES
     images = random_images(setting, batch, plain=plain)
-    return partial(take_step, Batch(images, labels, torch.arange(batch)))
+    face = {"mask": torch.ones_like(images[:, :1]), "clean": torch.zeros_like(images)}
+    return partial(take_step, Batch(images, labels, torch.arange(batch), face))
 
 
 def trainer(
-    network: nn.Module, setting: Setting, *, plain: bool, bf16: bool
+    network: nn.Module,
+    setting: Setting,
+    *,
+    plain: bool,
+    bf16: bool,
+    criterion: nn.Module | None = None,
 ) -> Callable[[Batch], None]:
-    """A call that takes a training step on a batch, as `engine.train.train_one_epoch` does."""
-    baseline = {} if isinstance(network, DAN) else {"fcn_loss": "none", "partition": "none"}
-    criterion = DANLoss(CLASSES, **baseline).to(setting.device)
+    """A call that takes a training step on a batch, as `engine.train.train_one_epoch` does.
+
+    criterion: by default DAN's, or cross-entropy for the ResNet-18.
+    """
+    if criterion is None:
+        baseline = {} if isinstance(network, DAN) else {"fcn_loss": "none", "partition": "none"}
+        criterion = DANLoss(CLASSES, **baseline)
+    criterion = criterion.to(setting.device)
     network = network.to(setting.device).train()
     parameters = [*network.parameters(), *criterion.parameters()]
     sgd = partial(SGD, momentum=0.9, weight_decay=1e-4)

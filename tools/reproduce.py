@@ -3,11 +3,17 @@
     python -m tools.reproduce table1 --dataset rafdb --seeds 3
     python -m tools.reproduce all --dataset fer2013 --seeds 3 --image-size 48 --limit 4000
     python -m tools.reproduce table3 --dry-run
+    python -m tools.reproduce rivals --dataset fer2013 --seeds 3 --limit 8000 --methods resnet18,dan
+    python -m tools.reproduce noise --dataset demo --data DIR --methods resnet18,scn,eac,dan
 
 Flags that are not listed here go to the train script of every run. Finished runs are kept, broken
 ones go on where they stopped, so the same command may be given again at any time. On FER2013 and
 FER+, where the paper has no pre-trained backbone, a ResNet-18 is trained first and every row starts
 from it, unless --pretrained names another.
+
+`rivals` trains all methods of docs/rivals.md under one protocol (--image-size 96, --epochs 10),
+`noise` does so with 0, 10, 20 and 30 % of the training labels flipped. --dataset demo is synthetic
+faces in RAF-DB's layout (python -m datasets.demo rafdb).
 
 Small runs do not keep the threads of a CPU busy: with --jobs 2 two runs share the cores, and both
 are done sooner than one after the other. The output of each is in a file beside its run folder.
@@ -31,11 +37,18 @@ from common.machine import available_cores
 from common.progress import duration
 from engine.recipe import Recipe
 from engine.run_folder import LAST
-from results.experiments import SCRIPTS, TABLES, Table, tables_named
+from results.comparisons import every_table
+from results.experiments import (
+    COMPARISONS,
+    SCRIPTS,
+    TABLES,
+    Table,
+    tables_named,
+    with_methods,
+)
 from results.plan import Planned, make_plan, published_sizes
 from results.render import as_text
 from results.runs import read_runs
-from results.tables import make_tables
 
 from .bench import CLASSES, Setting, step, stopwatch
 
@@ -50,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed, else 0.
     """
     args, extra = parse_arguments(arguments)
+    methods = args.methods.split(",") if args.methods is not None else None
     tables = tables_named(args.table, args.dataset)
+    tables = [(with_methods(table, methods), dataset) for table, dataset in tables]
     only = args.only.split(",") if args.only is not None else None
     planned = make_plan(tables, args.seeds, args.runs, extra, only=only)
     waiting = [run for run in planned if not run.is_finished()]
@@ -67,8 +82,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     """The command line, and the flags in it that are the train scripts'."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    names = [table.name for table in TABLES]
-    add("table", metavar="TABLE", help=f"{', '.join(names)} or all")
+    names = [table.name for table in (*TABLES, *COMPARISONS)]
+    add("table", metavar="TABLE", help=f"{', '.join(names)}; or all, the paper's")
     add(
         "--dataset",
         metavar="NAME",
@@ -78,6 +93,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
         "--only",
         metavar="ROWS",
         help="rows to run, by the names of their folders, with commas: dan,resnet18,dan-heads2",
+    )
+    add(
+        "--methods",
+        metavar="ARCHS",
+        help="of rivals and noise: methods to run, with commas: resnet18,scn,eac,dan [all]",
     )
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 [1]")
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")
@@ -220,7 +240,8 @@ def seconds_per_image(recipe: Recipe) -> float:
         bf16=wants_bf16(recipe.amp, device),
     )
     method = dataclasses.replace(recipe.method, pretrained="none")
-    run = step(method.network(CLASSES), setting, size, plain=False, bf16=setting.bf16)
+    network, criterion = method.network(CLASSES, recipe.image_size), method.criterion(CLASSES)
+    run = step(network, setting, size, plain=False, bf16=setting.bf16, criterion=criterion)
     clock = stopwatch(device)
     return min([clock(run) for _ in range(4)][1:]) / size
 
@@ -229,12 +250,13 @@ def print_tables(tables: Sequence[tuple[Table, str]], runs: Path) -> None:
     """The tables that were asked for, from all runs that are there."""
     shapes = {table.shape for table, _ in tables}
     names = {table.name for table in TABLES if table.shape in shapes}
+    names |= {table.name for table, _ in tables}
     finished, _ = read_runs(runs)
-    wanted = {dataset for _, dataset in tables}
+    wanted = {SCRIPTS[dataset].dataset for _, dataset in tables}
     finished = [run for run in finished if run.dataset in wanted]
     shown = [
         table
-        for table in make_tables(finished, runs)
+        for table in every_table(finished, runs)
         if table.name in names and (not table.is_papers or table.dataset in wanted)
     ]
     print(f"\n{as_text(shown)}")

@@ -10,12 +10,18 @@ An encoder-decoder finds the face and a feature branch at full size reconstructs
     L = cross-entropy + L_rep(z) + min(mean (clean * mask - attention)^2, 10)
 
 clean is the picture without relighting, in 0..1; mask is 1 on the face, so that the attention
-image should be the face on black.
+image should be the face on black. The authors' code changed with time:
+
+--feratt-attention masked:       the above, as in November 2018
+--feratt-attention masked-twice: 2 min(mean (clean * mask - attention)^2, 30), December 2018
+--feratt-attention whole:        5 mean tanh(3 |clean - attention|), the code's end: no mask
 
 What differs from paper and code: the code's embedding has 1,000 numbers, since its argument is lost
 on the way; here it has the paper's 64. The code ends in a 4x4 pool for 128 px; here the average
 goes over all positions, and skips are cropped, so that any size from 32 px up works. The four
-dilated convolutions of the centre run side by side and are summed.
+dilated convolutions of the centre run side by side and are summed. The running statistics of batch
+norm start as the mean of the first batches (`BatchNorm`), which changes the evaluation of short
+runs, not the training.
 """
 
 from __future__ import annotations
@@ -44,6 +50,8 @@ SHRINK = 4
 #: The rows of the paper's table.
 VARIANTS = ("representation", "classify", "preactresnet18")
 CLAMP = 10.0
+#: Weight and clamp of the attention loss, by `--feratt-attention`.
+FORMS = {"masked": (1.0, CLAMP), "masked-twice": (2.0, 30.0), "whole": (5.0, None)}
 
 
 class FERAttOutput(NamedTuple):
@@ -56,14 +64,36 @@ class FERAttOutput(NamedTuple):
     map: Tensor  # (B, 1, H, W), 0 to 1
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm whose running statistics are the mean of the first ten batches', then move on.
+
+    Those of torch move from variance 1 at once. The attention image is small, so that the first
+    layer's inputs have a variance of some 0.01, and the others' is about 0.1: for a hundred steps
+    the statistics are too large, over 25 layers in a row the signal fades in evaluation, and the
+    network predicts one class, however well it has learned.
+    """
+
+    settled = False  # whether ten batches have been seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        if not self.training or self.settled:
+            return super().forward(x)
+        usual, batches = self.momentum, 1 + int(self.num_batches_tracked)
+        self.momentum, self.settled = max(usual, 1 / batches), batches >= 1 / usual
+        y = super().forward(x)
+        self.momentum = usual
+        return y
+
+
 class PreActBlock(nn.Module):
     """Batch norm, ReLU and 3x3 convolution, twice, beside a shortcut (He et al., 2016)."""
 
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = BatchNorm(channels)
         self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
+        self.bn2 = BatchNorm(out)
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         changes = stride > 1 or channels != out
         self.shortcut = nn.Conv2d(channels, out, 1, stride, bias=False) if changes else None
@@ -148,10 +178,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,7 +198,7 @@ class Reconstruction(nn.Module):
         self.blocks = nn.Sequential(
             *(ResidualBlock(channels) for _ in range(4)),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -219,17 +249,22 @@ class FERAtt(nn.Module):
 
 
 class FERAttLoss(nn.Module):
-    """Cross-entropy, and as `variant` says: representation loss, attention loss; weights of 1.
+    """Cross-entropy, and as `variant` says: representation loss, attention loss.
 
     variant: "representation" (the paper's Cls+Rep), "classify" (Cls), or "preactresnet18", which
-    has no attention image and is trained with the cross-entropy alone.
+    has no attention image and is trained with the cross-entropy alone. form: of the attention
+    loss, a key of `FORMS`; the logged term is without its weight.
+
+    Raises ValueError for others.
     """
 
-    def __init__(self, variant: str = "representation"):
+    def __init__(self, variant: str = "representation", form: str = "masked"):
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
-        self.variant = variant
+        for what, value, known in (("variant", variant, VARIANTS), ("form", form, FORMS)):
+            if value not in known:
+                raise ValueError(f"{what} is {value!r}; expected one of {', '.join(known)}")
+        self.variant, self.form = variant, form
+        self.weight, self.clamp = FORMS[form]
 
     def forward(self, output: FERAttOutput, batch: Batch) -> LossTerms:
         """The loss; the batch has the targets "mask" (B, 1, H, W) and "clean" (B, 3, H, W)."""
@@ -238,10 +273,16 @@ class FERAttLoss(nn.Module):
             terms = {"cls": cross_entropy(output.logits, batch)}
             if self.variant == "representation":
                 terms["representation"] = representation_loss(z, batch.labels)
+            total = sum(terms.values())
             if self.variant != "preactresnet18":
                 clean, mask = batch.targets["clean"], batch.targets["mask"]
-                terms["attention"] = attention_loss(attention, clean, mask)
-            return LossTerms(sum(terms.values()), terms)
+                terms["attention"] = (
+                    whole_picture_loss(attention, clean)
+                    if self.clamp is None
+                    else attention_loss(attention, clean, mask, self.clamp)
+                )
+                total = total + self.weight * terms["attention"]
+            return LossTerms(total, terms)
 
 
 def representation_loss(embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -269,9 +310,14 @@ def attention_loss(attention: Tensor, clean: Tensor, mask: Tensor, clamp: float 
     return F.mse_loss(attention, clean * mask).clamp(max=clamp)
 
 
+def whole_picture_loss(attention: Tensor, clean: Tensor) -> Tensor:
+    """mean tanh(3 |clean - attention|), of the whole picture; both (B, 3, H, W)."""
+    return (3 * (clean - attention).abs()).tanh().mean()
+
+
 @dataclass(frozen=True, kw_only=True)
 class FERAttFlags(Rival):
-    """FERAtt's flag; its backbone is torchvision's ResNet-34."""
+    """FERAtt's flags; its backbone is torchvision's ResNet-34."""
 
     mark: ClassVar[str] = "embedding.weight"
 
@@ -280,6 +326,12 @@ class FERAttFlags(Rival):
         choices=VARIANTS,
         help="feratt: the rows of its table, Cls+Rep (representation), Cls (classify), or its "
         "classifier without attention (preactresnet18)",
+    )
+
+    feratt_attention: str = flag(
+        "masked",
+        choices=tuple(FORMS),
+        help="feratt: what the attention image should be, and the weight of that",
     )
 
     @property
@@ -297,7 +349,7 @@ class FERAttFlags(Rival):
 
     def criterion(self, num_classes: int) -> FERAttLoss:
         """See `FERAttLoss`."""
-        return FERAttLoss(self.feratt)
+        return FERAttLoss(self.feratt, self.feratt_attention)
 
     def load_pretrained(self, network: FERAtt, pretrained: str) -> None:
         """Fill the encoder: "imagenet" (torchvision's ResNet-34), or "none" for random weights.

@@ -20,6 +20,7 @@ from common.flags import flag
 from engine import checkpoint as checkpoints
 from engine import train as engine_train
 from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.run_folder import FILES
 from engine.train import build, train
 from tests.support.scripts import (
     CLASSES,
@@ -134,7 +135,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, whole, tmp_path):
     for name in ("last.pth", "best.pth"):
         assert load(folder / name)["iter"] == 1
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
+    assert names == sorted(FILES)
     resume(data, folder)
     assert_same_run(folder, whole)
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import pytest
 
 from common.errors import InputError
+from networks.method import ARCHS
 from results import published
-from results.experiments import SCRIPTS, TABLES, Variant, recipe_with, tables_named, train_command
+from results.experiments import (
+    COMPARISONS,
+    SCRIPTS,
+    TABLES,
+    Variant,
+    method_of,
+    recipe_with,
+    tables_named,
+    train_command,
+    with_methods,
+)
 from tests.support.scripts import ROOT
 
 
@@ -40,7 +51,7 @@ def test_a_script_trains_on_the_data_set_it_stands_for(dataset):
     assert (ROOT / script.name).is_file()
     flags = [word for name, value in script.flags.items() for word in (f"--{name}", value)]
     kind = recipe_with(dataset, flags).dataset
-    assert getattr(kind, "dataset", kind).name == dataset
+    assert getattr(kind, "dataset", kind).name == script.dataset
     assert train_command(dataset, ["--data", "my faces"]).endswith(
         f"{script.name} --data 'my faces'"
     )
@@ -50,3 +61,26 @@ def test_a_script_trains_on_the_data_set_it_stands_for(dataset):
 def test_an_unknown_table_or_data_set_is_refused(name, dataset):
     with pytest.raises(InputError, match=r"table9|mine"):
         tables_named(name, dataset)
+
+
+def test_every_method_has_a_row_at_every_share_of_noise():
+    methods, noise = COMPARISONS
+    assert sorted(map(method_of, methods.rows)) == sorted(ARCHS)
+    shares = [(method_of(row), row.variant.flags["label_noise"]) for row in noise.rows]
+    assert sorted(shares) == sorted((arch, p) for arch in ARCHS for p in (0.0, 0.1, 0.2, 0.3))
+    names = [row.variant.name for row in noise.rows]
+    assert len(names) == len(set(names))
+    for row in noise.rows:
+        assert (row.baseline in names) == (method_of(row) != "resnet18")
+    # The clean rows are the same runs.
+    assert {row.variant.name: row.variant for row in noise.rows}["scn"] == methods.rows[4].variant
+
+
+def test_methods_choose_rows_of_a_comparison_at_every_share():
+    chosen = with_methods(COMPARISONS[1], ["eac", "resnet18"])
+    assert [row.method for row in chosen.rows[:3]] == ["ResNet-18", "EAC", "ResNet-18, 10 %"]
+    assert len(chosen.rows) == 8
+    with pytest.raises(InputError, match="--methods names 'posterv2'; expected some of resnet18"):
+        with_methods(COMPARISONS[0], ["posterv2"])
+    with pytest.raises(InputError, match="table1 has --only"):
+        with_methods(TABLES[0], ["dan"])

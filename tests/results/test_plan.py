@@ -120,6 +120,72 @@ def test_what_the_rows_set_cannot_be_given(flags):
         plan("all", "rafdb", *flags)
 
 
+# ---- comparisons of ours
+
+
+def test_methods_start_from_one_backbone_and_go_by_cost_with_all_their_seeds():
+    backbone, *rows = plan("rivals", "fer2013", "--limit", "800", seeds=2)
+    archs = ["resnet18", "center", "island", "dda", "scn", "dacl", "phanet", "dan", "eac", "ran"]
+    expected = [f"fer2013/{arch}-seed{seed}" for arch in [*archs, "feratt"] for seed in (0, 1)]
+    assert names(rows) == expected
+    assert backbone.folder == RUNS / "protocol/fer2013/backbone"
+    for run in (backbone, *rows):
+        flags = flags_of(run)
+        shown = [flags[name] for name in ("image_size", "batch_size", "limit", "label_noise")]
+        assert shown == [96, 64, 800, 0.0]
+    lengths = {flags_of(run)["epochs"] for run in rows}
+    assert (lengths, flags_of(backbone)["epochs"]) == ({10}, 12)
+    starts = {run.folder.name[:-6]: flags_of(run)["pretrained"] for run in rows}
+    assert starts.pop("feratt") == "none"
+    assert set(starts.values()) == {str(backbone.folder / "last.pth")}
+
+
+def test_a_method_has_the_optimiser_that_it_needs():
+    rows = {run.folder.name[:-6]: flags_of(run) for run in plan("rivals", "fer2013")[1:]}
+    common = rows["resnet18"]
+    assert (common["optimizer"], common["lr"]) == ("AdamW(weight_decay=0.05)", 3e-4)
+    assert (rows["feratt"]["optimizer"], rows["feratt"]["lr"]) == (
+        "Adam(weight_decay=0.0005)",
+        1e-4,
+    )
+    for name, flags in rows.items():
+        same = {"epochs", "batch_size", "scheduler", "image_size", "limit", "seed"}
+        assert {k: flags[k] for k in same} == {k: common[k] for k in same}
+        assert flags["arch"] == name
+
+
+def test_the_protocol_can_be_overridden_but_not_the_rows():
+    given = ("--image-size", "112", "--epochs", "4", "--pretrained", "x.pth")
+    rows = plan("rivals", "ferplus", *given)
+    assert len(rows) == 11  # no backbone to train
+    assert {(flags_of(run)["image_size"], flags_of(run)["epochs"]) for run in rows} == {(112, 4)}
+    for flag in ("--lr", "--optimizer", "--label-noise", "--dda-center-lr"):
+        with pytest.raises(InputError, match=f"{flag} is set by the table"):
+            plan("rivals", "ferplus", flag, "0.1")
+
+
+def test_noise_shares_clean_runs_with_the_methods_and_each_share_has_its_backbone():
+    methods = {run.folder: run for run in plan("rivals", "fer2013")}
+    noise = {run.folder: run for run in plan("noise", "fer2013")}
+    assert len(noise) == 4 * 12
+    for folder, run in methods.items():
+        assert flags_of(noise[folder]) == flags_of(run)
+    place = RUNS / "protocol/fer2013"
+    assert flags_of(noise[place / "backbone-noise20"])["label_noise"] == 0.2
+    noisy = flags_of(noise[place / "eac-noise20-seed0"])
+    assert noisy["label_noise"] == 0.2
+    assert noisy["pretrained"] == str(place / "backbone-noise20/last.pth")
+
+
+def test_synthetic_faces_lie_where_the_demo_writes_them():
+    backbone, *_ = plan("rivals", "demo")
+    assert flags_of(backbone)["data"] == "build/demo/raf-basic"
+    assert flags_of(backbone)["optimizer"] == "AdamW(weight_decay=0.05)"
+    elsewhere, *_ = plan("rivals", "demo", "--data", "mine")
+    assert flags_of(elsewhere)["data"] == "mine"
+    assert published_sizes("demo") == (3000, 1000)
+
+
 # ---- what is there already
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import eval as eval_script
 from datasets import RAFDB
+from engine.run_folder import FILES
 from tests.support.scripts import (
     ROOT,
     SIZE,
@@ -53,7 +54,7 @@ def test_train_rafdb_trains_and_says_what_it_did(dan_run, place):
     assert dan_run.returncode == 0, dan_run.stderr
     folder = place / "runs/rafdb-seed0"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["best.pth", "config.json", "last.pth", "metrics.csv"]
+    assert names == sorted(FILES)
     with (folder / "metrics.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     shown = dan_run.stdout

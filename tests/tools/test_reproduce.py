@@ -8,16 +8,19 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import train_fer2013
 from common.errors import InputError
 from common.flags import parse_flags
+from datasets.demo import write_rafdb
 from engine.train import train
 from results.experiments import tables_named
+from results.paired import paired_comparison
 from results.plan import BACKBONE, make_plan
 from tests.support.run_folders import write_run
-from tests.support.scripts import Forked, snapshot, write_fer2013_csv
+from tests.support.scripts import Forked, run_script, snapshot, write_fer2013_csv
 from tools import reproduce
 from tools.reproduce import Estimate, main
 
@@ -36,6 +39,10 @@ def planned(name: str, *extra: str, only: list[str]):
         (["table1", "--frobnicate", "1"], "--frobnicate"),
         (["table1", "--epochs", "none"], "--epochs"),
         (["table1", "--only", "dan-heads2"], "--only names 'dan-heads2'"),
+        (["table1", "--methods", "dan"], "--methods chooses rows of rivals and noise"),
+        (["rivals", "--methods", "poster"], "--methods names 'poster'"),
+        (["rivals", "--only", "dan-heads2"], "--only names 'dan-heads2'"),
+        (["noise", "--label-noise", "0.5"], "--label-noise is set by the table"),
     ],
 )
 def test_a_bad_request_is_refused_before_anything_runs(arguments, message):
@@ -124,6 +131,37 @@ def test_a_table_from_nothing_and_again(trained_here, tmp_path, monkeypatch, cap
     assert "== run 3 of 3" in again
     assert len(trained_here) == 4
     assert snapshot(runs)["dan-seed0/metrics.csv"] == before["dan-seed0/metrics.csv"]
+
+
+@pytest.mark.slow
+def test_methods_are_compared_from_nothing_and_the_table_is_theirs(tmp_path):
+    """On synthetic faces, as commands; a second call has nothing to do."""
+    write_rafdb(tmp_path / "faces", train=14, test=14, workers=1)
+    small = ["--image-size", 32, "--batch-size", 8, "--epochs", 1, "--device", "cpu"]
+    command = ["rivals", "--dataset", "demo", "--data", tmp_path / "faces", "--workers", 0]
+    command += ["--methods", "resnet18,eac", *small]
+    first = run_script("tools.reproduce", *command, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "== run 3 of 3" in first.stdout
+    table = first.stdout[first.stdout.index("Methods under one protocol") :]
+    again = run_script("tools.reproduce", *command, cwd=tmp_path)
+    assert "== run" not in again.stdout
+    assert table in again.stdout
+    shown = run_script("eval.py", "--tables", "--format", "json", cwd=tmp_path)
+    rows = {r["method"]: r for r in json.loads(shown.stdout) if r["table"] == "rivals"}
+    assert list(rows) == ["ResNet-18", "EAC"]
+    right = {}
+    for method, arch in (("ResNet-18", "resnet18"), ("EAC", "eac")):
+        file = tmp_path / f"runs/protocol/demo/{arch}-seed0/predictions.csv"
+        table = np.loadtxt(file, delimiter=",", skiprows=1, dtype=int)
+        right[arch] = table[:, 1] == table[:, 2]
+        assert right[arch].shape == (14,)
+        assert rows[method]["last_accuracy"] == pytest.approx(100 * right[arch].mean())
+        assert rows[method]["images_per_second"] > 0
+    difference = 100 * (right["eac"].mean() - right["resnet18"].mean())
+    assert rows["EAC"]["difference"] == pytest.approx(difference)
+    assert rows["EAC"]["p_value"] == pytest.approx(paired_comparison(*right.values()).p_value)
+    assert rows["EAC"]["parameters"] == rows["ResNet-18"]["parameters"] == 11_180_103
 
 
 @pytest.mark.parametrize(("status", "expected"), [(3, 3), (-9, 137)])

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from common.errors import InputError
 from networks import Method
 from networks.rivals.feratt import (
+    FORMS,
     VARIANTS,
+    BatchNorm,
     DilatedCenter,
     FERAtt,
     FERAttFlags,
@@ -93,6 +95,26 @@ def test_the_total_is_the_sum_of_the_authors_three():
     without = expected["total"] - expected["representation"]
     assert losses["classify"].total.item() == pytest.approx(without, rel=1e-9)
     assert losses["preactresnet18"].total.item() == pytest.approx(expected["cls"], rel=1e-9)
+
+
+def test_later_forms_of_the_attention_loss_by_hand():
+    attention, (clean, mask) = 20 * normal("attention", BATCH, 3, SIZE, SIZE), pictures()
+    logits = normal("logits", BATCH, 7)
+    output = FERAttOutput(logits, logits, logits, attention, mask)
+    found = {
+        form: FERAttLoss("classify", form)(output, batch_of(LABELS, clean=clean, mask=mask))
+        for form in FORMS
+    }
+    cls = GOLDEN["total"]["cls"]
+    pairs = list(zip(attention.flatten().tolist(), clean.flatten().tolist(), strict=True))
+    whole = sum(math.tanh(3 * abs(c - a)) for a, c in pairs) / len(pairs)
+    for form, (weight, term) in {
+        "masked": (1, 10.0),  # clamped
+        "masked-twice": (2, 30.0),
+        "whole": (5, whole),
+    }.items():
+        assert found[form].terms["attention"].item() == pytest.approx(term)
+        assert found[form].total.item() == pytest.approx(cls + weight * term)
 
 
 def test_representation_loss_is_its_loops():
@@ -178,6 +200,42 @@ def test_a_preactivation_block_by_hand():
     assert PreActBlock(4, 4, 1).shortcut is None
 
 
+def test_running_statistics_are_the_mean_of_ten_batches_and_then_move_as_torchs():
+    batches = [2 + 0.1 * torch.randn(4, 3, 5, 5, dtype=torch.float64) for _ in range(14)]
+    norm = BatchNorm(3).double()
+    for i, batch in enumerate(batches):
+        expected = F.batch_norm(batch, None, None, norm.weight, norm.bias, training=True)
+        torch.testing.assert_close(norm(batch), expected)
+        if i == 5:  # as a resumed run continues
+            state = norm.state_dict()
+            norm = BatchNorm(3).double()
+            norm.load_state_dict(state)
+    means = [batch.mean(dim=(0, 2, 3)) for batch in batches]
+    variances = [batch.var(dim=(0, 2, 3)) for batch in batches]
+    for running, found in ((norm.running_mean, means), (norm.running_var, variances)):
+        mean = sum(found[:10]) / 10
+        for each in found[10:]:
+            mean = 0.9 * mean + 0.1 * each
+        torch.testing.assert_close(running, mean)
+    assert list(norm.state_dict()) == list(torch.nn.BatchNorm2d(3).state_dict())
+
+
+@pytest.mark.slow
+def test_what_a_few_steps_have_learned_is_there_in_evaluation():
+    """With torch's running statistics, 40 steps leave it at one class."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 0, 1, 2])
+    face = {"mask": torch.ones(6, 1, 32, 32), "clean": images.sigmoid()}
+    batch, network, loss = batch_of(labels, **face), FERAtt(3).train(), FERAttLoss()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss(network(images), batch).total.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert (network.eval()(images).logits.argmax(dim=1) == labels).all()
+
+
 def test_the_centre_sums_what_four_dilations_see():
     center = DilatedCenter(1)
     x = torch.zeros(1, 1, 9, 9)
@@ -214,3 +272,5 @@ def test_invalid_arguments_are_errors():
         FERAtt(1)
     with pytest.raises(ValueError, match="variant is 'rep'"):
         FERAttLoss("rep")
+    with pytest.raises(ValueError, match="form is 'december'"):
+        FERAttLoss("classify", "december")
