@@ -24,12 +24,15 @@ from tests.support.scripts import (
     SIZE,
     assert_refused,
     load,
+    read_metrics,
     run_script,
+    train_tiny,
     write_fer2013_csv,
     write_labelled,
     write_rafdb,
 )
 from tools import compare
+from train_rafdb import RECIPE
 
 SEEDS = {"one": (0, 1, 2), "other": (3, 4)}
 
@@ -267,6 +270,18 @@ def test_folds_are_joined_into_one_answer_to_every_training_image(folds, tmp_pat
     accuracies = [method["accuracies"] for method in content["methods"]]
     assert accuracies == [pytest.approx(c.mean(axis=1).tolist()) for c in correct.values()]
     assert re.search(r"one-\* +2 x 3 folds", capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_folds_that_the_train_script_ran_are_joined(data, tmp_path):
+    for number in (1, 2, 3):
+        flags = ("--arch", "resnet18", "--fold", f"{number}/3")
+        train_tiny(data, tmp_path / f"fold{number}", *flags, recipe=RECIPE)
+    content = compared(data, tmp_path, f"{tmp_path}/fold*", f"{tmp_path}/fold*")
+    (row,) = content["comparisons"]
+    assert (row["images"], row["difference"], row["p_value"]) == (21, 0, 1)
+    accuracies = [read_metrics(tmp_path / f"fold{i}")[-1]["accuracy"] for i in (1, 2, 3)]
+    assert content["methods"][0]["accuracy"] == pytest.approx(sum(accuracies) / 3)
 
 
 def test_missing_folds_are_named(folds):
