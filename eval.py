@@ -98,7 +98,7 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     calibrations = calibrations_of(trained, predictions)
     on_subsets = subset_numbers(subsets, predictions)
     tta = tta_metrics(args, trained, dataset, device, class_map) if args.tta else None
-    published_images = dataset.is_published() and all_images and not skipped and not trained.fold
+    published_images = dataset.is_published() and all_images and not skipped
     papers = [] if other else papers_numbers(trained, dataset)
     comparison = compare(metrics, papers) if published_images else []
     print_numbers(trained, dataset, class_map, metrics, skipped)
