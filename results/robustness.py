@@ -95,7 +95,7 @@ def measure(
 ) -> Robustness:
     """Evaluate a network on the corrupted images of `clean`; options as in `predictions_of`."""
     images = CorruptedImages(pair.dataset, clean.indices, names)
-    found = pair.predict(device, images, **options)
+    found = pair.predict(device, images, indices=range(len(images)), **options)
     size, count = len(clean.indices), len(SEVERITIES)
     passes = zip(found.logits.split(size), found.labels.split(size), strict=True)
     turns = [Metrics.of(logits, labels) for logits, labels in passes]
