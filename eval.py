@@ -90,9 +90,10 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
         start = time.perf_counter()
-        predictions = class_map.of(predict_split(args, trained, dataset, device, skipped))
+        raw = predict_split(args, trained, dataset, device, skipped)
         seconds = time.perf_counter() - start
-    all_images = len(predictions.labels) + len(skipped) == len(dataset)
+    predictions = class_map.of(raw)
+    all_images = len(predictions.labels) == len(raw.labels)
     poses = pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else [])
     metrics = Metrics.of(predictions.logits, predictions.labels)
     calibrations = calibrations_of(trained, predictions)

@@ -117,7 +117,7 @@ def open_dataset(
         options.pop("layout", None)  # another folder may have another layout
     return kind(
         data or _trained_on(settings, kind),
-        split or ("train" if settings.get("fold") else kind.evaluated_split),
+        split or ("train" if name == trained.dataset and trained.fold else kind.evaluated_split),
         transforms.evaluation(image_size or trained.image_size),
         **options,
     )

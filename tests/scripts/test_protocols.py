@@ -12,6 +12,7 @@ from torch import nn
 
 from datasets import FER2013, RAFDB, transforms
 from datasets.corruptions import corrupt
+from engine.folds import fold_images
 from networks import ResNet18
 from tests.scripts.test_eval import OURS, evaluate, logits_of, refusal, save, varied
 from tests.support.scripts import (
@@ -20,8 +21,10 @@ from tests.support.scripts import (
     assert_refused,
     draw_patch,
     run_script,
+    train_tiny,
     write_fer2013_csv,
 )
+from train_rafdb import RECIPE
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +195,18 @@ def test_corruptions_of_what_cannot_be_are_refused(ours, baseline, data, tmp_pat
     message = refusal(*given, "--corruptions", "--reference", path)
     assert "is evaluated on Fear, Disgust, " in message
     assert "expected a reference with the same classes" in message
+
+
+def test_a_fold_is_corrupted_as_it_is_evaluated(data, tmp_path):
+    flags = ("--arch", "resnet18", "--fold", "2/3")
+    train_tiny(data, tmp_path / "run", *flags, recipe=RECIPE)
+    checkpoint = tmp_path / "run/last.pth"
+    content = evaluate(checkpoint, data, "--corruptions", "fog", "--reference", checkpoint)
+    assert content["images"] == content["corruptions"]["images"] == 7
+    assert set(content["corruptions"]["reference"]["corruption_error"].values()) <= {1, None}
+    _, held_out = fold_images(RAFDB(data, "train"), "2/3")
+    other = next(i for i in range(21) if i not in held_out)
+    names = "".join(f"train_{i + 1:05}\n" for i in (*held_out[:3], other))
+    (tmp_path / "list.txt").write_text(names)
+    content = evaluate(checkpoint, data, "--subset", tmp_path / "list.txt")
+    assert content["subsets"][0]["images"] == 3
