@@ -217,7 +217,6 @@ class Run:
         **options: Any,
     ) -> int:
         """Predict frames and follow the faces; returns how many frames there were."""
-        self.outputs.open_video(source)
         count = 0
         tracker = Tracker(self.args.smooth)
         try:
@@ -241,9 +240,11 @@ class Run:
         self.outputs.close(lines)
         for line in lines:
             print(printable(line), file=sys.stderr)
+        if not self.predictor.pictures:
+            return
         whole = time.perf_counter() - self.started
         stages = dict(self.predictor.seconds)
-        stages["the rest"] = max(0.0, whole - sum(stages.values()))
+        stages["reading and writing"] = max(0.0, whole - sum(stages.values()))
         parts = ", ".join(f"{name} {100 * spent / whole:.0f} %" for name, spent in stages.items())
         print(
             f"{self.predictor.faces:,} faces in {self.predictor.pictures:,} pictures and frames, "

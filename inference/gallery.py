@@ -12,15 +12,16 @@ from urllib.parse import quote
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import ImageOps
 
 from datasets.transforms import evaluation
 from networks import DAN
 from networks.attention import spatial_maps
 from results.page import PICTURE_SIDE, page_environment
-from results.pictures import enlarged, overlay
+from results.pictures import overlay
 from results.trained import Trained
 
-from .faces import PredictedFace
+from .faces import BATCH_SIZE, PredictedFace
 from .growing import GrowingFile
 
 #: What an expression label is and is not; docs/predicting.md and the app say the same.
@@ -44,17 +45,20 @@ class Sections:
         """The sections of the faces of a picture; link: an address for the title."""
         for place, (face, maps) in enumerate(zip(faces, self._maps(faces), strict=True), start=1):
             named = f"{title}, face {place}" if len(faces) > 1 else title
-            large = enlarged(face.crop, PICTURE_SIDE)
+            large = ImageOps.contain(face.crop, (PICTURE_SIDE, PICTURE_SIDE))
             yield str(self.parts.face(named, link, face, [overlay(large, heat) for heat in maps]))
 
-    def _maps(self, faces: Sequence[PredictedFace]) -> Sequence[np.ndarray]:
+    def _maps(self, faces: Sequence[PredictedFace]) -> Iterator[Sequence[np.ndarray]]:
         """The maps of each face's heads, (k, h, w); none for a network without heads."""
-        network = self._trained.network
-        if not (faces and isinstance(network, DAN)):
-            return [np.zeros((0, 1, 1))] * len(faces)
-        prepare = evaluation(self._trained.image_size)
-        images = torch.stack([prepare(face.crop) for face in faces])
-        return spatial_maps(network.eval().to(self._device), images.to(self._device)).cpu().numpy()
+        network, prepare = self._trained.network, evaluation(self._trained.image_size)
+        if not isinstance(network, DAN):
+            yield from [()] * len(faces)
+            return
+        network.eval().to(self._device)
+        for start in range(0, len(faces), BATCH_SIZE):
+            some = faces[start : start + BATCH_SIZE]
+            images = torch.stack([prepare(face.crop) for face in some])
+            yield from spatial_maps(network, images.to(self._device)).cpu().numpy()
 
 
 class Gallery:

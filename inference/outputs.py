@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class Outputs:
         self._json = JsonList(json) if json else None
         self._csv = CsvTable(csv, columns(self.class_names)) if csv else None
         self._gallery = Gallery(folder, trained, device) if folder else None
-        self._video: VideoOutputs | None = None
+        self._video: VideoOutputs | None = None  # from its first frame on
 
     def add_picture(
         self, source: Source, image: Image.Image, faces: Sequence[PredictedFace]
@@ -98,21 +99,22 @@ class Outputs:
             path = self._place(source, (".jpg", ".jpeg", ".png"), ".png")
             picture, jpeg = annotated(image, faces), path.suffix.lower() != ".png"
             kind = {"format": "JPEG", "quality": 92} if jpeg else {"format": "PNG"}
-            write_whole(path, lambda stream: picture.save(stream, **kind))
+            # Not into the file: Pillow takes no notice of a disk that is full.
+            buffer = io.BytesIO()
+            picture.save(buffer, **kind)
+            write_whole(path, lambda stream: stream.write(buffer.getbuffer()))
             self._gallery.add(str(source.name), path, faces)
-
-    def open_video(self, source: Source) -> None:
-        """The frames that follow are those of a video."""
-        if self._gallery:
-            self._video = VideoOutputs(self._place(source, (".mp4",), ".mp4"), self, source)
 
     def add_frame(
         self, source: Source, frame: Frame, faces: Sequence[Followed], *, analysed: bool = True
     ) -> None:
-        """A frame and its faces; where it was not analysed, those of the frame before."""
+        """A frame of a video and its faces; where it was not analysed, those of the one before."""
         if analysed:
             self._add_entry(source.path, faces, frame.time)
-        if self._video:
+        if self._gallery:
+            if self._video is None:
+                path = self._place(source, (".mp4",), ".mp4")
+                self._video = VideoOutputs(path, source, self._gallery, self.class_names)
             self._video.add(frame, faces, analysed=analysed)
 
     def close_video(self) -> None:
@@ -156,31 +158,34 @@ class Outputs:
 
 
 class VideoOutputs:
-    """The annotated video, its csv and its plot."""
+    """The annotated video, its csv and, where there was a face, its plot."""
 
-    def __init__(self, path: Path, outputs: Outputs, source: Source):
+    def __init__(self, path: Path, source: Source, gallery: Gallery, class_names: Sequence[str]):
         self.path, self.title = path, str(source.name)
-        self._source, self._gallery = source, outputs._gallery
+        self._source, self._gallery = source, gallery
         self._writer = VideoWriter(path)
-        self._csv = CsvTable(path.with_suffix(".faces.csv"), columns(outputs.class_names))
-        self._timeline = Timeline(outputs.class_names)
+        self._csv = CsvTable(path.with_suffix(".faces.csv"), columns(class_names))
+        self._timeline = Timeline(class_names)
 
     def add(self, frame: Frame, faces: Sequence[Followed], *, analysed: bool) -> None:
         """A frame, with the faces that are drawn."""
         found = [face for _, face in faces]
         image = annotated(frame.image, found, [number for number, _ in faces])
         self._writer.write(Frame(frame.time, image))
-        for number, face in faces if analysed else ():
+        if not analysed:
+            return
+        for number, face in faces:
             self._csv.add(face_row(self._source.path, face, frame.time, number))
             if number not in self._timeline.persons:
                 title = f"{self.title}, person {number}, first seen at {frame.time:.1f} s"
                 self._gallery.add(title, self.path, [face])
-            self._timeline.add(frame.time, number, face)
+        self._timeline.add(frame.time, faces)
 
     def close(self) -> None:
         """Complete the files of this video."""
         self._writer.close()
         self._csv.close()
-        figure = self._timeline.figure(self.title)
-        save_figure(figure, self.path.with_suffix(".timeline"), kinds=("png",))
-        self._gallery.add_timeline(self.title, self.path, self._csv.path, figure)
+        if self._timeline.persons:
+            figure = self._timeline.figure(self.title)
+            save_figure(figure, self.path.with_suffix(".timeline"), kinds=("png",))
+            self._gallery.add_timeline(self.title, self.path, self._csv.path, figure)

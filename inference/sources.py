@@ -64,8 +64,9 @@ def _below(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     outside = leave_out.resolve() if leave_out else None
     for path in folder.rglob("*"):
         wanted = path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
-        hidden = path.name.startswith(".") or (outside and outside in path.resolve().parents)
-        if wanted and not hidden and path.is_file():
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ours = outside and outside in path.resolve().parents
+        if wanted and not hidden and not ours and path.is_file():
             yield path
 
 

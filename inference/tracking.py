@@ -18,7 +18,7 @@ from .video import Frame
 
 Followed = tuple[int, PredictedFace]  # number of a person, and the face
 SAME_FACE = 0.3  # intersection over union from which two boxes are the same person's
-PATIENCE = 1.0  # seconds for which a face may be lost
+PATIENCE = 1.0  # seconds for which a face may be lost, or else the time between two frames
 
 
 @dataclass
@@ -43,10 +43,13 @@ class Tracker:
         self.smooth = smooth
         self.tracks: list[Track] = []
         self.count = 0
+        self._before = 0.0  # seconds, of the frame before
 
     def follow(self, faces: Sequence[PredictedFace], time: float) -> list[Followed]:
         """(number, face) of the faces of the next frame; `time` in seconds."""
-        self.tracks = [track for track in self.tracks if time - track.time <= PATIENCE]
+        since = min(time - PATIENCE, self._before)
+        self.tracks = [track for track in self.tracks if track.time >= since]
+        self._before = time
         matched = self._matches(faces)
         return [self._update(matched.get(place), face, time) for place, face in enumerate(faces)]
 

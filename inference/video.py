@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from common.errors import InputError
 
 INSTALL = "pip install -r requirements-predict.txt"
 CLOCK = Fraction(1, 90_000)  # seconds, of the times in the videos that are written
+#: A video of which a larger share is missing was cut off. Sound may be longer than the pictures.
+MAY_BE_MISSING = 0.1
 
 
 class Frame(NamedTuple):
@@ -38,7 +41,7 @@ def _package(module: str, distribution: str, what: str) -> Any:
 class Video:
     """The frames of a video file, in order: `for frame in video`.
 
-    problem: after the last frame, what kept the rest from being read; empty where nothing did.
+    problem: after the last frame, what could not be read; empty where all was.
     """
 
     def __init__(self, path: Path):
@@ -52,33 +55,59 @@ class Video:
             if self._stream.codec_context is None:
                 raise ValueError("its codec is unknown")
         except (OSError, ValueError, IndexError, self._av.FFmpegError) as error:
-            reason = "no video in it" if isinstance(error, IndexError) else error
+            known = {IndexError: "no video in it"}
             raise InputError(
-                f"video {path} cannot be read ({reason}); convert it, for instance with ffmpeg, to "
-                "H.264 in mp4"
+                f"video {path} cannot be read ({known.get(type(error)) or _reason(error)}); "
+                "convert it, for instance with ffmpeg, to H.264 in mp4"
             ) from error
         self._stream.thread_type = "AUTO"
+        self.duration = self._duration()
 
     @property
     def total(self) -> int | None:
         """How many frames the file says that it has; None where it does not say."""
-        stream = self._stream
-        if stream.frames:
-            return stream.frames
-        if stream.duration and stream.average_rate:
-            return round(stream.duration * stream.time_base * stream.average_rate)
-        return None
+        rate = self._stream.average_rate
+        return self._stream.frames or (round(self.duration * rate) if rate else 0) or None
 
     def __iter__(self) -> Iterator[Frame]:
-        seconds = 0.0
+        count, first, last = 0, 0.0, 0.0
         with self._container:
+            for frame in self._frames():
+                # Without a time, as in damaged files, a frame follows the one before.
+                last = last + 1 / 25 if frame.time is None else frame.time
+                first = first if count else last
+                count += 1
+                yield Frame(last, _upright(frame))
+        # The last frame is taken to last as long as the others.
+        read = (last - first) * count / max(1, count - 1)
+        if 0 < read < (1 - MAY_BE_MISSING) * self.duration and not self.problem:
+            self.problem = f"the file ends at {read:.1f} of {self.duration:.1f} seconds"
+
+    def _duration(self) -> float:
+        """Seconds, as the file says; 0 where it does not say."""
+        stream, container = self._stream, self._container
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        return (container.duration or 0) / self._av.time_base
+
+    def _frames(self) -> Iterator[Any]:
+        """Decoded frames; those that are damaged are left out."""
+        packets = self._container.demux(self._stream)
+        while True:
             try:
-                for frame in self._container.decode(self._stream):
-                    # Without a time, as in damaged files, a frame follows the one before.
-                    seconds = seconds + 1 / 25 if frame.time is None else frame.time
-                    yield Frame(seconds, _upright(frame))
+                packet = next(packets, None)
+                frames = [] if packet is None else packet.decode()
             except (OSError, ValueError, self._av.FFmpegError) as error:
-                self.problem = str(error) or type(error).__name__
+                self.problem = f"some are damaged: {_reason(error)}"
+                continue
+            yield from frames
+            if packet is None:
+                return
+
+
+def _reason(error: Exception) -> str:
+    """Why, without the numbers and the log that PyAV adds."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _upright(frame: Any) -> Image.Image:
@@ -119,7 +148,33 @@ class VideoWriter:
         self._last = -1
 
     def write(self, frame: Frame) -> None:
-        """Add a frame; one of another size than the first is scaled to that."""
+        """Add a frame; one of another size than the first is scaled to that.
+
+        Raises InputError where it cannot be written; then nothing is left of the video.
+        """
+        with self._or_nothing():
+            self._write(frame)
+
+    def close(self) -> None:
+        """Finish the file, where a frame was written, and give it its name; raises as `write`."""
+        if self._container is None:
+            return
+        with self._or_nothing():
+            self._container.mux(self._stream.encode())
+            self._container.close()
+            self._temporary.replace(self.path)
+        self._container = None
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, self._av.FFmpegError) as error:
+            self._container = None
+            self._temporary.unlink(missing_ok=True)
+            raise InputError(f"cannot write {self.path}: {_reason(error)}") from error
+
+    def _write(self, frame: Frame) -> None:
         if self._container is None:
             self._open(frame.image)
         size = (self._stream.width, self._stream.height)
@@ -129,15 +184,6 @@ class VideoWriter:
         self._last = max(self._last + 1, round(frame.time / CLOCK))
         picture.pts, picture.time_base = self._last, CLOCK
         self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Finish the file, where a frame was written, and give it its name."""
-        if self._container is None:
-            return
-        self._container.mux(self._stream.encode())
-        self._container.close()
-        self._container = None
-        self._temporary.replace(self.path)
 
     def _open(self, image: Image.Image) -> None:
         self._container = self._av.open(str(self._temporary), "w", format="mp4")

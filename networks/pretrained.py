@@ -128,7 +128,7 @@ def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.pth"))) or "none"
         raise InputError(
-            f"the weights {name} are not in {SHIPPED} (there: {known}); give a checkpoint, a file "
-            "that a train script wrote or a released one"
+            f"the weights {name} are not in {SHIPPED} (there: {known}); give a checkpoint "
+            "(--checkpoint FILE), which a train script wrote, or a released one"
         )
     return path

@@ -2,8 +2,10 @@
 
     python -m tools.predict_check runs/fer2013-seed0/best.pth --faces 1000
     python -m tools.predict_check CHECKPOINT --data DIR --detector mtcnn --turn 20
+    python -m tools.predict_check CHECKPOINT --split train     # to choose something
 
-Faces of the data set's evaluated split are pasted into pictures of smooth noise: at a random place,
+Faces of the data set's evaluated split, or of --split train those that the run held out where it
+held out some (--holdout), are pasted into pictures of smooth noise: at a random place,
 64 to 240 pixels large, turned by up to --turn degrees, some grey levels brighter or darker. The
 detector has to find them, and the framing to cut them as the data set does. It prints how many were
 found, the accuracy on these, and the accuracy on the same faces as they are.
@@ -23,11 +25,14 @@ from tqdm import tqdm
 from common.cli import Parser, call_main
 from common.devices import find_device
 from common.errors import InputError
+from common.files import load_checkpoint
 from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset
 from datasets.detectors import DETECTORS, device_for_detectors, make_detector
 from inference.faces import FacePredictor, PredictedFace
-from results.trained import open_dataset, read_trained
+from results.trained import Trained, open_dataset, read_trained
+
+from .calibrate import held_out_images
 
 PICTURE = (640, 480)
 SIZES = (64, 240)  # pixels, of the pasted square
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check as the command line says; raises InputError."""
     args = parse_arguments(arguments)
     trained, device = read_trained(args.checkpoint), find_device(args.device)
-    dataset = open_dataset(trained, name=args.dataset, data=args.data)
+    dataset = open_dataset(trained, name=args.dataset, data=args.data, split=args.split)
     detector = make_detector(
         args.detector, weights=args.weights, device=device_for_detectors(device), min_score=0.6
     )
@@ -54,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     in_picture = FacePredictor(trained, detector.batch, device)
     counts = np.zeros(5, int)  # faces, found, right as it is, right in the picture, elsewhere
     rng = np.random.default_rng(args.seed)
-    chosen = rng.permutation(len(dataset))[: args.faces].tolist()
+    chosen = rng.permutation(faces_of(trained, dataset))[: args.faces].tolist()
     with tqdm(**progress_bar(len(chosen), "pasted faces")) as bar:
         for start in range(0, len(chosen), AT_ONCE):
             indices = chosen[start : start + AT_ONCE]
@@ -71,6 +76,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="last.pth, best.pth or a released file")
     add("--dataset", choices=list(DATASETS), help="data set [the checkpoint's]")
     add("--data", type=Path, metavar="DIR", help="data folder [where it was trained]")
+    add("--split", metavar="NAME", help="of the data set [that of the published numbers]")
     add("--detector", choices=("auto", *DETECTORS), default="auto", help="the detector [auto]")
     add("--weights", type=Path, metavar="FILE", help="the detector's [downloaded once]")
     add("--faces", type=int, default=1000, metavar="N", help="how many [1000]")
@@ -81,6 +87,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.faces < 1 or not 0 <= args.turn <= 180 or args.seed < 0:
         raise InputError("expected --faces from 1, --turn from 0 to 180 and --seed from 0 up")
     return args
+
+
+def faces_of(trained: Trained, dataset: FaceDataset) -> np.ndarray:
+    """Indices of the faces to take: of the training split those that the run held out, if any."""
+    if dataset.split != "train" or not trained.settings.get("holdout"):
+        return np.arange(len(dataset))
+    training_images = load_checkpoint(trained.path).get("training_images")
+    return np.array(held_out_images(trained, dataset, 0.0, training_images))
 
 
 def check(

@@ -45,8 +45,16 @@ def test_a_lost_face_is_known_again_for_a_while():
     assert numbers(tracker, 0.0, 0) == [1]
     assert numbers(tracker, 0.5) == []
     assert numbers(tracker, PATIENCE, 5) == [1]
+    assert numbers(tracker, PATIENCE + 0.5) == []
     assert numbers(tracker, 2 * PATIENCE + 0.01, 5) == [2]
     assert numbers(tracker, 2 * PATIENCE + 0.02, 80) == [3]  # overlaps too little
+
+
+def test_a_face_that_is_there_keeps_its_number_however_seldom_one_looks():
+    tracker = Tracker()
+    assert [numbers(tracker, time, 0) for time in (0, 5, 10)] == [[1]] * 3
+    assert numbers(tracker, 15) == []
+    assert numbers(tracker, 20, 0) == [2]
 
 
 def test_probabilities_are_smoothed_over_time_and_add_up_to_one():

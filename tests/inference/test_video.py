@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,7 +79,25 @@ def test_a_video_that_is_cut_off_gives_what_is_there(tmp_path):
     content = whole.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     video = Video(path)
+    assert video.total == 50
     assert 10 < len(list(video)) < 45
+    assert re.fullmatch(r"the file ends at (0|1)\.\d of 2\.0 seconds", video.problem)
+
+
+def test_damaged_frames_are_left_out_and_said(tmp_path):
+    path = tmp_path / "x.mp4"
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)) for _ in range(50)]
+    write(path, [Frame(i / 25, image) for i, image in enumerate(noise)])
+    content = bytearray(path.read_bytes())
+    start = len(content) // 3
+    content[start : start + 2000] = rng.bytes(2000)
+    path.write_bytes(content)
+    video = Video(path)
+    found = list(video)
+    assert 20 < len(found) <= 50
+    assert found[-1].time == pytest.approx(49 / 25, abs=0.01)
+    assert video.problem.startswith("some are damaged")
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", b"\0" * 4096])
@@ -110,6 +130,25 @@ def test_sound_alone_is_no_video(tmp_path):
 
 def test_a_writer_that_saw_no_frame_writes_nothing(tmp_path):
     VideoWriter(tmp_path / "x.mp4").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    writer = VideoWriter(tmp_path / "nowhere/x.mp4")
+    writer.write(frame(0.0, 100))
+    with pytest.raises(InputError, match=r"cannot write .*nowhere/x.mp4: No such file"):
+        writer.close()
+    writer = VideoWriter(tmp_path / "x.mp4")
+    writer.write(frame(0.0, 100))
+
+    class Full:
+        def mux(self, _packets):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "_container", Full())
+    with pytest.raises(InputError, match=r"cannot write .*x.mp4: No space left"):
+        writer.write(frame(0.1, 100))
+    writer.close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -144,6 +144,20 @@ def test_an_annotated_copy_does_not_replace_its_picture(checkpoint, perfect, tmp
     assert path.read_bytes() == before
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    for name in (".thumbnails/x.png", "a/.x.png", "a/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        patch(1).save(tmp_path / name)
+    assert [source.path for source in find_sources([tmp_path])] == [tmp_path / "a/x.png"]
+
+
+def test_a_large_aligned_face_is_small_on_the_page(checkpoint, tmp_path):
+    patch(1, 1500).save(tmp_path / "x.png")
+    given = ["--detector", "none", "--output", tmp_path / "out"]
+    assert predict.main(command(checkpoint, tmp_path / "x.png", *given)) == 0
+    assert (tmp_path / "out/index.html").stat().st_size < 100_000
+
+
 def test_one_face_per_picture(photos, checkpoint, perfect, tmp_path):
     given = ["--choose", "size", "--json", tmp_path / "f.json"]
     assert predict.main(command(checkpoint, photos / "a", *given)) == 0
@@ -187,6 +201,33 @@ def test_a_video_has_one_number_per_person_and_a_row_per_face_and_frame(
     assert page.count("data:image/png") == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[2].partition(":")[0] for line in lines] == ["person 1", "person 2"]
+
+
+@pytest.mark.usefixtures("perfect")
+def test_of_a_video_that_ends_early_what_was_read_is_written(clip, checkpoint, tmp_path, capsys):
+    import av  # noqa: PLC0415 - an extra
+
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "cut.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = (tmp_path / "cut.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 2 // 3])
+    out = tmp_path / "out"
+    given = ["--output", out, "--json", tmp_path / "f.json"]
+    assert predict.main(command(checkpoint, tmp_path / "cut.mkv", *given)) == 1
+    frames = len(json.loads((tmp_path / "f.json").read_text()))
+    assert 0 < frames < 20
+    said = capsys.readouterr().err
+    assert re.search(rf"cut.mkv: {frames} frames were read \(the file ends at 0.\d of 1.0", said)
+    assert (out / "annotated/cut.mkv.mp4").is_file()
+    # Cut off before the first frame: nothing is written but the page, which says so.
+    (tmp_path / "cut.mkv").write_bytes(content[:700])
+    with pytest.raises(InputError, match="none of the pictures and videos"):
+        predict.main(command(checkpoint, tmp_path / "cut.mkv", "--output", tmp_path / "none"))
+    assert set(snapshot(tmp_path / "none")) == {"index.html"}
 
 
 @pytest.mark.usefixtures("perfect")
@@ -255,7 +296,7 @@ def test_bad_flags_are_one_line(arguments, words, checkpoint, tmp_path, monkeypa
 def test_without_weights_the_message_says_what_to_give(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
     patch(1).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"dan_ferplus are not in .*; give a checkpoint"):
+    with pytest.raises(InputError, match=r"dan_ferplus are not in .*\(--checkpoint FILE\)"):
         predict.main([str(tmp_path / "x.png")])
     save_checkpoint(tmp_path / "dan_ferplus.pth")
     assert predict.main([str(tmp_path / "x.png"), "--detector", "none", "--device", "cpu"]) == 0

@@ -7,8 +7,11 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
+from datasets import RAFDB
 from datasets.detectors import FaceDetector
+from engine.data import chosen_images
 from inference.faces import PredictedFace
+from results.trained import read_trained
 from tests.support.patches import face_of, save_checkpoint
 from tests.support.scripts import write_rafdb
 from tools import predict_check
@@ -72,6 +75,20 @@ def test_found_and_right_faces_are_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(detector, "batch", lambda pictures: [[] for _ in pictures])
     with pytest.raises(InputError, match="no face was found"):
         predict_check.main([*given, "--faces", "3", "--device", "cpu"])
+
+
+def test_of_the_training_faces_those_that_the_run_held_out(tmp_path):
+    data = write_rafdb(tmp_path / "data")
+    dataset = RAFDB(data, "train")
+    chosen, held_out = chosen_images(dataset.labels, holdout=0.25, limit=0)
+    settings = {"image_size": 32, "holdout": 0.25}
+    path = save_checkpoint(tmp_path / "w.pth", settings=settings, training_images=len(chosen))
+    trained = read_trained(path)
+    assert predict_check.faces_of(trained, dataset).tolist() == held_out
+    test = RAFDB(data, "test")
+    assert predict_check.faces_of(trained, test).tolist() == list(range(len(test)))
+    whole = read_trained(save_checkpoint(tmp_path / "whole.pth"))
+    assert len(predict_check.faces_of(whole, dataset)) == len(dataset)
 
 
 def test_bad_flags_are_refused(tmp_path):
