@@ -159,11 +159,6 @@ class FaceDataset:
         """The names, without suffix, by which lists of images know image `index`."""
         return (self.samples[index][0].stem,)
 
-    def names(self, index: int) -> list[str]:
-        """What a list may call image `index`: its path below the data folder, and its file name."""
-        path = self.samples[index][0]
-        return [path.relative_to(self.folder).as_posix(), path.name]
-
     def listed_labels(self, path: Path) -> list[int]:
         """The label of every image from a list such as one of noisy labels.
 

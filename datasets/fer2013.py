@@ -121,10 +121,6 @@ class FER2013(FaceDataset):
             return super().read_image(index)
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
-    def names(self, index: int) -> list[str]:
-        """In the csv, its row as an editor numbers it."""
-        return super().names(index) if self.pixels is None else [str(self._rows[index])]
-
     def describe(self, index: int) -> str:
         if self.pixels is None:
             return super().describe(index)

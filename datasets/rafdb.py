@@ -70,11 +70,6 @@ class RAFDB(FaceDataset):
             f"folders (nor below DATASET/); {self.name} is read from {self.layout_help()}"
         )
 
-    def names(self, index: int) -> list[str]:
-        """Also as the official list has it, without the ending "_aligned"."""
-        path = self.samples[index][0]
-        return [f"{path.stem.removesuffix('_aligned')}{path.suffix}", *super().names(index)]
-
     def image_folders(self) -> list[Path]:
         return [self.folder / (IMAGE_FOLDER if self.layout == OFFICIAL else self.split)]
 

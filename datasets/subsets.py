@@ -16,7 +16,7 @@ from 1 where only that agrees with it, or names of expressions. The data set's o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -25,12 +25,12 @@ from common.errors import InputError
 
 from .base import FaceDataset
 from .expressions import WORDS, meaning
+from .label_list import ALIGNED, image_finder
 from .reading import PICTURE_SUFFIXES
 
 # What follows a name, which may have blanks itself: numbers and expressions.
 FIELDS = re.compile(rf"(?:[\s,;]+(?:-?\d+(?:\.\d+)?|{'|'.join(WORDS)}))+[\s,;]*$", re.IGNORECASE)
 COLUMNS = re.compile(r"\"?(image|name|file|filename|path|img)\b[\w\"]*\s*(,|;|\t|$)", re.IGNORECASE)
-ALIGNED = "_aligned"  # RAF-DB's ending of the aligned image of a name
 LABEL_IN_NAME = re.compile(r"(\d+)_(fer\d+)$")
 HASH = re.compile(r"[0-9a-f]{32,}$")  # AffectNet's names
 
@@ -94,10 +94,10 @@ def read_subset(path: Path, dataset: FaceDataset) -> Subset:
     a label that is out of range.
     """
     entries = read_list(path)
-    find = _finder(dataset)
+    find = image_finder(dataset)
     subset, matched = Subset(path, lines=len(entries)), {}
     for entry in entries:
-        index = find(entry)
+        index = find(entry.name, entry.path)
         if index is None:
             subset.unmatched.append(_shown(entry))
         elif index in matched:
@@ -169,22 +169,6 @@ def parse_line(line: str, number: int = 1) -> Entry:
 def _without_suffix(name: str) -> str:
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in PICTURE_SUFFIXES else name
-
-
-def _finder(dataset: FaceDataset) -> Callable[[Entry], int | None]:
-    """A function that gives the index of an entry's image; None where there is none, or several."""
-    known: dict[str, list[int]] = {}
-    for index in range(len(dataset)):
-        for name in dataset.list_names(index):
-            known.setdefault(name.removesuffix(ALIGNED), []).append(index)
-
-    def find(entry: Entry) -> int | None:
-        found = known.get(entry.name, ())
-        if len(found) > 1:  # class folders may repeat names; then the folders decide
-            found = [i for i in found if f"/{dataset.describe(i)}".endswith(f"/{entry.path}")]
-        return found[0] if len(found) == 1 else None
-
-    return find
 
 
 def _check_labels(subset: Subset, matched: dict[int, Entry], dataset: FaceDataset) -> None:

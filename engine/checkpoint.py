@@ -12,8 +12,8 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     dataset, class_names    the data set's name, its classes in label order,
     framing                 and how its images are cut
     training_images         their number, so that a run is not resumed with other data
-    fold_checksum           with --fold, of the images that were held out
     training_labels         and a checksum (CRC-32) of their labels, for the same reason
+    fold_checksum           with --fold, of the images that were held out
     metrics                 one dict per epoch, the rows of metrics.csv
     random_states           of Python, numpy, torch and each GPU
     temperature             what divides the logits of calibrated probabilities (tools.calibrate)
@@ -35,10 +35,11 @@ from common.files import load_checkpoint, write_whole
 from common.flags import flag_fields, plain_value, settings
 from common.random_states import random_states, restore_random_states
 
+from .evaluate import Predictions
 from .folds import fold_checksum
 from .optim import KERNELS
 from .recipe import Recipe
-from .run_folder import BEST, LAST, write_metrics
+from .run_folder import BEST, LAST, add_speed, write_metrics, write_predictions
 
 #: The entries of a checkpoint that resuming needs, with their types.
 PARTS = {
@@ -58,9 +59,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, lambda stream: torch.save(content, stream))
 
 
-def save_run(run: Any) -> None:
-    """Write metrics.csv, last.pth, and best.pth if this epoch is the best so far."""
+def save_run(run: Any, found: Predictions, images_per_second: float) -> None:
+    """Write an epoch's csv files, last.pth, and best.pth if it is the best so far."""
     write_metrics(run.folder, run.rows)
+    write_predictions(run.folder, found)
+    add_speed(run.folder, run.epoch, images_per_second)
     content = content_of(run)
     if run.best_row() is run.rows[-1]:
         save_checkpoint(run.folder / BEST, content)
@@ -81,8 +84,8 @@ def content_of(run: Any) -> dict[str, Any]:
         "settings": settings(run.recipe),
         **run.dataset.description(),
         "training_images": len(run.training.dataset),
-        **fold_entry(run),
         "training_labels": zlib.crc32(repr(run.training.dataset.labels).encode()),
+        **fold_entry(run),
         "metrics": run.rows,
         "random_states": random_states(),
     }

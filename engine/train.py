@@ -39,12 +39,10 @@ from .recipe import Recipe
 from .run_folder import (
     LAST,
     Skipped,
-    add_speed,
     announcement,
     refuse_existing_run,
     run_lock,
     write_config,
-    write_predictions,
 )
 from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors
 
@@ -197,9 +195,7 @@ def run_epoch(run: Run) -> None:
     run.epoch = epoch
     run.rows.append({"epoch": epoch, "lr": lr, **means, **scores})
     if run.world.first:
-        write_predictions(run.folder, found)
-        add_speed(run.folder, epoch, images_per_second)
-        save_run(run)
+        save_run(run, found, images_per_second)
     run.saved = epoch
     seconds = time.perf_counter() - started
     terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())

@@ -153,10 +153,11 @@ def test_a_list_may_have_paths_and_class_names(data, tmp_path):
 def test_a_list_of_fer2013s_rows(tmp_path):
     data = write_fer2013_csv(tmp_path / "data", train=14, public=7, private=7)
     dataset = FER2013(data, "train")
+    names = [f"{dataset.list_names(i)[0]}.png" for i in range(len(dataset))]
+    assert names[:2] == ["fer0000000.png", "fer0000001.png"]
+    pairs = zip(names, dataset.labels, strict=True)
     file = tmp_path / "noisy.txt"
-    file.write_text(
-        "".join(f"{dataset.names(i)[0]} {6 - v}\n" for i, v in enumerate(dataset.labels))
-    )
+    file.write_text("".join(f"{name} {6 - label}\n" for name, label in pairs))
     assert dataset.listed_labels(file) == [6 - label for label in dataset.labels]
 
 

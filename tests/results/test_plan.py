@@ -159,7 +159,7 @@ def test_the_protocol_can_be_overridden_but_not_the_rows():
     rows = plan("rivals", "ferplus", *given)
     assert len(rows) == 11  # no backbone to train
     assert {(flags_of(run)["image_size"], flags_of(run)["epochs"]) for run in rows} == {(112, 4)}
-    for flag in ("--lr", "--optimizer", "--label-noise", "--dda-center-lr"):
+    for flag in ("--lr", "--optimizer", "--label-noise", "--dda-gamma"):
         with pytest.raises(InputError, match=f"{flag} is set by the table"):
             plan("rivals", "ferplus", flag, "0.1")
 
