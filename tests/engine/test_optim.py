@@ -125,6 +125,7 @@ def half_cosine(epochs: int) -> list[float]:
     [
         ("step", [1.0] * 10 + [0.1] * 10 + [0.01] * 5),
         ("step-20", [1.0] * 20 + [0.1] * 20 + [0.01] * 5),
+        ("step-30", [1.0] * 30 + [0.1] * 30 + [0.01] * 5),
         ("exponential", [0.6**i for i in range(6)]),
         ("exponential-0.9", [0.9**i for i in range(6)]),
         ("constant", [1.0] * 6),
@@ -171,7 +172,7 @@ def test_the_moving_average_is_that_of_all_steps():
 
 
 def test_every_schedule_is_tested():
-    steps, rates = {"step", "step-20"}, {"exponential", "exponential-0.9"}
+    steps, rates = {"step", "step-20", "step-30"}, {"exponential", "exponential-0.9"}
     assert set(SCHEDULES) == {*steps, *rates, "constant", "cosine"}
 
 

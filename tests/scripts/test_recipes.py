@@ -114,6 +114,9 @@ SHARED = {
     "holdout": 0.0,
     "fold": "",
     "limit": 0,
+    "label_noise": 0.0,
+    "noise_seed": 0,
+    "noisy_labels": "",
     "seed": 0,
 }
 
