@@ -85,7 +85,7 @@ def test_a_signal_ends_a_run_that_can_go_on(data, tmp_path, number, name, to):
     )
     assert line.endswith("to continue, repeat the command with --resume")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        *("best.pth", "config.json", "last.pth", "metrics.csv")
+        *("best.pth", "config.json", "last.pth", "metrics.csv", "predictions.csv", "speed.csv")
     ]
     assert len(workers) >= 2
     assert not [pid for pid in workers if alive(pid)]
