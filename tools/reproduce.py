@@ -33,7 +33,7 @@ from pathlib import Path
 from common.cli import Parser, call_main
 from common.devices import find_device, wants_bf16
 from common.errors import InputError
-from common.machine import available_cores
+from common.machine import available_cores, use_threads
 from common.progress import duration
 from engine.recipe import Recipe
 from engine.run_folder import LAST
@@ -228,6 +228,7 @@ def seconds_per_image(recipe: Recipe) -> float:
     Raises InputError where the recipe's device is not there.
     """
     device = find_device(recipe.device)
+    use_threads(recipe.threads, device)
     # On a CPU a smaller batch, large enough for a realistic share of the optimiser.
     most = max(2, 8 * 224**2 // recipe.image_size**2)
     size = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, most)
