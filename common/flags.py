@@ -56,10 +56,16 @@ def fraction(value: float) -> bool:
     return 0 <= value < 1
 
 
+def seed_number(value: int) -> bool:
+    """For `check`: a seed that Python, numpy and torch all take."""
+    return 0 <= value < 2**32
+
+
 EXPECTED = {
     positive: "above 0",
     not_negative: "at least 0",
     fraction: "0 up to, not including, 1",
+    seed_number: "0 to 4294967295",
 }
 
 

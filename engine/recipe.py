@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from common.errors import InputError
-from common.flags import flag, fraction, not_negative, positive
+from common.flags import flag, fraction, not_negative, positive, seed_number
 from common.growing import check_schedule, is_schedule, size_at
 
 from .folds import is_fold
@@ -120,8 +120,7 @@ class Recipe:
     )
     noise_seed: int = flag(
         0,
-        check=lambda seed: 0 <= seed < 2**32,
-        expected="0 to 4294967295",
+        check=seed_number,
         help="seed of --label-noise alone, so that runs with other seeds have the same labels",
     )
     noisy_labels: str = flag(
@@ -131,8 +130,7 @@ class Recipe:
     )
     seed: int = flag(
         0,
-        check=lambda seed: 0 <= seed < 2**32,
-        expected="0 to 4294967295",
+        check=seed_number,
         help="seed of all random numbers: weights, order, augmentation",
     )
     data: str = flag("", help="data folder (default: the data set's own)", affects_result=False)
@@ -189,10 +187,7 @@ class Recipe:
     )
 
     def __post_init__(self):
-        """Raises InputError for flags that exclude each other.
-
-        Such as a warm-up or growing images that take all the epochs.
-        """
+        """Raises InputError for flags that exclude each other, or that leave no epochs."""
         if self.fold and self.holdout:
             raise InputError(
                 f"--fold {self.fold} and --holdout {self.holdout} both hold training images out; "

@@ -36,14 +36,7 @@ from .evaluate import Metrics, Predictions, predict
 from .loss_log import LossLog
 from .optim import make_optimizer, moving_average
 from .recipe import Recipe
-from .run_folder import (
-    LAST,
-    Skipped,
-    announcement,
-    refuse_existing_run,
-    run_lock,
-    write_config,
-)
+from .run_folder import LAST, Skipped, announcement, refuse_existing_run, run_lock, write_config
 from .speed import MEMORY_FORMAT, autocast, reporting_compiler_errors
 
 

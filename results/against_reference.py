@@ -11,9 +11,10 @@ import numpy as np
 from common.files import write_json, write_text
 
 from .charts import interval_chart
-from .methods import Answers, Method
+from .methods import Answers, TrainedMethod
 from .page import page_environment
 from .paired import holm, paired_comparison
+from .text import columns
 
 METHOD_HEAD = ("", "seeds", "accuracy, %", "mean class, %")
 HEAD = (
@@ -30,7 +31,7 @@ UNKNOWN = "–"
 
 
 def comparison_numbers(
-    methods: Sequence[Method], answers: Sequence[Answers], classes: Sequence[str]
+    methods: Sequence[TrainedMethod], answers: Sequence[Answers], classes: Sequence[str]
 ) -> dict[str, Any]:
     """Every method against the first, as plain types; fractions, not percent.
 
@@ -85,7 +86,7 @@ def _correct(rows: Sequence[dict[str, Any]]) -> None:
         row["p_holm"] = p_value
 
 
-def _method_row(method: Method, answers: Answers, classes: int) -> dict[str, Any]:
+def _method_row(method: TrainedMethod, answers: Answers, classes: int) -> dict[str, Any]:
     """The accuracies of a method's networks, and their mean and sample standard deviation."""
     accuracies = answers.correct.mean(axis=1)
     present = [answers.labels == c for c in range(classes) if (answers.labels == c).any()]
@@ -155,24 +156,12 @@ def legend(comparison: Mapping[str, Any], family: int) -> list[str]:
 
 def comparison_text(numbers: Mapping[str, Any]) -> str:
     """The numbers for a terminal, in percent and points."""
-    lines = _aligned([METHOD_HEAD, *map(method_cells, numbers["methods"])])
+    lines = columns([METHOD_HEAD, *map(method_cells, numbers["methods"])], numbers=True)
     for row in numbers["comparisons"]:
         lines += ["", f"{row['method']} minus {row['reference']}, points:"]
-        lines += _aligned([HEAD, *map(difference_cells, (row, *row["classes"]))])
+        lines += columns([HEAD, *map(difference_cells, (row, *row["classes"]))], numbers=True)
         lines += legend(row, len(numbers["comparisons"]))
     return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines: the first column to the left, numbers to the right."""
-    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return [
-        "  ".join(
-            [f"{row[0]:<{first}}"]
-            + [f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True)]
-        )
-        for row in rows
-    ]
 
 
 def write_comparison(

@@ -23,7 +23,7 @@ NOT_METHOD = ("seed", "fold", "pretrained")
 
 
 @dataclass(frozen=True)
-class Method:
+class TrainedMethod:
     """Checkpoints that differ in their seed alone, and in their fold where there are folds."""
 
     name: str  # the place, as it was given
@@ -71,7 +71,7 @@ def checkpoints_at(place: str, file: str) -> list[Path]:
     return found
 
 
-def read_method(place: str, file: str = "last.pth") -> Method:
+def read_method(place: str, file: str = "last.pth") -> TrainedMethod:
     """The method at a place as in `checkpoints_at`.
 
     Raises InputError where its runs differ in more than seed and fold, where one is there twice,
@@ -99,7 +99,7 @@ def read_method(place: str, file: str = "last.pth") -> Method:
             )
         _warn_if_unfinished(trained, file)
     checkpoints = {seed: _all_folds(place, found) for seed, found in by_seed.items()}
-    return Method(place, checkpoints, first.dataset, first.class_names())
+    return TrainedMethod(place, checkpoints, first.dataset, first.class_names())
 
 
 def _warn_if_unfinished(trained: Trained, file: str) -> None:
@@ -144,7 +144,7 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def check_comparable(methods: Sequence[Method], dataset: str | None) -> None:
+def check_comparable(methods: Sequence[TrainedMethod], dataset: str | None) -> None:
     """Raise InputError for methods with other classes, or of other data sets than each other's.
 
     dataset: a name that was given, on which all are evaluated; None: each on its own.
@@ -164,7 +164,7 @@ def check_comparable(methods: Sequence[Method], dataset: str | None) -> None:
 
 
 def answers_of(
-    method: Method,
+    method: TrainedMethod,
     device: torch.device,
     *,
     opening: Mapping[str, Any],

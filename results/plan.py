@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import InputError
 from datasets import DATASETS
-from datasets.demo import write_rafdb
+from datasets.demo import TEST_FACES, TRAIN_FACES
 from engine.checkpoint import differences
 from engine.recipe import Recipe
 from engine.run_folder import LAST
@@ -112,7 +112,7 @@ def make_plan(
         for row, seed in pairs:
             given = row_settings(dataset, row.variant, seed, place)
             start = []
-            if dataset in NEEDS_BACKBONE and not {"--pretrained"} & {*extra, *as_flags(given)}:
+            if dataset in NEEDS_BACKBONE and "--pretrained" not in (*extra, *as_flags(given)):
                 backbone = _backbone(dataset, shared, row, place)
                 backbones[backbone.folder] = backbone
                 start = ["--pretrained", str(backbone.folder / LAST)]
@@ -159,7 +159,7 @@ def _planned(dataset: str, shared: Sequence[str], given: Mapping[str, Any]) -> P
 def published_sizes(dataset: str) -> tuple[int, int]:
     """Images of the training and of the evaluated split, as published; of demo, as written."""
     if dataset == "demo":
-        return tuple(write_rafdb.__kwdefaults__[name] for name in ("train", "test"))
+        return TRAIN_FACES, TEST_FACES
     kind = DATASETS[SCRIPTS[dataset].dataset]
     sizes = []
     for split in ("train", kind.evaluated_split):

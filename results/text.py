@@ -20,11 +20,17 @@ def without_math(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells, as many in each, as lines of plain text."""
+def columns(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """Rows of cells, as many in each, as lines of plain text.
+
+    numbers: all but the first column are numbers, which are aligned to the right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<", *(">" if numbers else "<") * (len(widths) - 1)]
     return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
         for row in rows
     ]
 

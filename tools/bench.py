@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as v1
 
 from common.batch import Batch
@@ -51,6 +50,7 @@ from engine.speed import (
     reporting_compiler_errors,
 )
 from networks import DAN, DANLoss, ResNet18, fast_network, fuse, products_on_small_maps
+from results.costs import cost_of_network
 
 CLASSES = 7
 #: FER2013's published training faces; the public test faces are an eighth of them.
@@ -409,13 +409,11 @@ def released_transform(size: int) -> Callable:
 def sizes(setting: Setting) -> dict[str, dict[str, float]]:
     """Parameters and floating-point operations of a forward pass on one image."""
     dan, resnet = (network.eval() for network in networks())
+    image = torch.randn(1, 3, setting.image_size, setting.image_size)
     found = {}
     for name, network in (("DAN", dan), ("DAN, fused", fuse(dan)), ("ResNet-18", resnet)):
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            network(torch.randn(1, 3, setting.image_size, setting.image_size))
-        parameters = sum(p.numel() for p in network.parameters())
-        found[name] = {"parameters": parameters, "flops": counter.get_total_flops()}
+        parameters, multiply_adds = cost_of_network(network, image)
+        found[name] = {"parameters": parameters, "flops": 2 * multiply_adds}
     return found
 
 

@@ -30,10 +30,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from common.cli import Parser, call_main
 from common.devices import find_device, wants_bf16
 from common.errors import InputError
-from common.machine import available_cores, use_threads
+from common.machine import available_cores
 from common.progress import duration
 from engine.recipe import Recipe
 from engine.run_folder import LAST
@@ -228,7 +230,8 @@ def seconds_per_image(recipe: Recipe) -> float:
     Raises InputError where the recipe's device is not there.
     """
     device = find_device(recipe.device)
-    use_threads(recipe.threads, device)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     # On a CPU a smaller batch, large enough for a realistic share of the optimiser.
     most = max(2, 8 * 224**2 // recipe.image_size**2)
     size = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, most)

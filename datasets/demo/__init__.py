@@ -20,7 +20,7 @@ from .affectnet import write_affectnet
 from .command import main
 from .face import VERSION, SyntheticFace, draw_face
 from .feratt import write_feratt
-from .rafdb import write_rafdb
+from .rafdb import TEST_FACES, TRAIN_FACES, write_rafdb
 from .sfew import face_in_frame, write_sfew
 from .sheet import write_sheet
 
@@ -28,6 +28,8 @@ __all__ = [
     "ACTION_UNITS",
     "EXPRESSIONS",
     "PROTOTYPES",
+    "TEST_FACES",
+    "TRAIN_FACES",
     "VERSION",
     "SyntheticFace",
     "draw_face",

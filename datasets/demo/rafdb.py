@@ -15,12 +15,14 @@ from ..rafdb import IMAGE_FOLDER, LABEL_FILE, RAFDB, image_name
 from ..targets import POSES
 from .writing import Job, Plan, Row, save, write_landmarks, write_table
 
+TRAIN_FACES, TEST_FACES = 3000, 1000  # unless others are asked for
+
 
 def write_rafdb(
     root: Path,
     *,
-    train: int = 3000,
-    test: int = 1000,
+    train: int = TRAIN_FACES,
+    test: int = TEST_FACES,
     turn: float = 0.0,
     seed: int = 0,
     workers: int | None = None,
