@@ -68,7 +68,7 @@ demo-sfew: demo-backbone ## SFEW's frames, their alignment and its recipe on syn
 test: lint ## lint, then every test: a few minutes on 2 cores
 	$(BIN)/python -m pytest --numprocesses auto
 
-test-fast: $(VENV)/.installed-dev ## the tests that are not slow: under a minute
+test-fast: $(VENV)/.installed-dev ## the tests that are not slow: three to four minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
 fuzz: $(VENV)/.installed-dev ## 14,000 random inputs to everything that reads files or flags
