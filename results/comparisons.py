@@ -37,17 +37,17 @@ def every_table(runs: Sequence[FinishedRun], folder: Path) -> list[Printed]:
 def comparison_tables(runs: Sequence[FinishedRun]) -> list[Printed]:
     """A table for every comparison and protocol with two rows or more.
 
+    None for runs that another table has all of: noise at 0 % is no more than the methods' table.
+
     Raises InputError for damaged files in a run folder.
     """
-    tables, shown = [], set()
-    for table in COMPARISONS:
-        for group in protocols(table, runs):
-            folders = {run.folder for members in group.rows.values() for run in members}
-            # Noise at 0 % alone is no more than the methods' own table.
-            if len(group.rows) > 1 and not folders <= shown:
-                tables.append(_printed(table, group))
-                shown |= folders
-    return tables
+    found = [(table, group) for table in COMPARISONS for group in protocols(table, runs)]
+    found = [(table, group) for table, group in found if len(group.rows) > 1]
+    folders = [group.folders() for _, group in found]
+    repeated = [
+        any(own < other for other in folders) or own in folders[:i] for i, own in enumerate(folders)
+    ]
+    return [_printed(*each) for each, again in zip(found, repeated, strict=True) if not again]
 
 
 class Protocol(NamedTuple):
@@ -55,6 +55,10 @@ class Protocol(NamedTuple):
 
     shared: dict[str, Any]  # settings, and the data
     rows: dict[str, list[FinishedRun]]  # by the name of the variant; one run a seed, by seed
+
+    def folders(self) -> set[str]:
+        """Those of its runs."""
+        return {run.folder for runs in self.rows.values() for run in runs}
 
 
 def protocols(table: Table, runs: Sequence[FinishedRun]) -> list[Protocol]:
@@ -138,7 +142,7 @@ def _own_settings(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         flags = {k: v for k, v in row.variant.flags.items() if k not in ("arch", "label_noise")}
         arch = row.variant.flags["arch"]
-        if (row.why or arch == "resnet18") and arch not in seen:
+        if flags and (row.why or arch == "resnet18") and arch not in seen:
             who = "all but those below" if arch == "resnet18" else row.method.split(",")[0]
             yield f"{who}: {' '.join(as_flags(flags))}{f' ({row.why})' if row.why else ''}"
         seen.add(arch)
@@ -242,11 +246,12 @@ def published_rivals() -> tuple[PublishedRival, ...]:
 
 
 def published_beside(row: Row, dataset: str) -> list[PublishedRival]:
-    """The method's numbers on a data set, at its share of noise; on others where there is none."""
-    flags = row.variant.flags
-    known = [
-        n for n in published_rivals() if (n.arch, n.noise) == (flags["arch"], flags["label_noise"])
-    ]
+    """The method's numbers on a data set, at its share of noise; on others where there is none.
+
+    A row without a share is an ablation, whose like no paper has.
+    """
+    which = (row.variant.flags["arch"], row.variant.flags.get("label_noise"))
+    known = [number for number in published_rivals() if (number.arch, number.noise) == which]
     return [number for number in known if number.dataset == dataset] or known[:1]
 
 

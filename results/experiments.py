@@ -49,6 +49,7 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
     shared: Mapping[str, Any] = {}  # settings of all rows, which may be overridden
     notes: tuple[str, ...] = ()
+    place: str = ""  # folder below --runs, as comparisons of ours have a protocol of their own
 
     @property
     def shape(self) -> tuple[str, ...]:
@@ -167,6 +168,43 @@ FERATT_NEEDS = {
     "fit, so all of it starts from random weights",
 }
 
+
+#: The protocol of DAN's ablations, at a size at which a map has 4x4 positions.
+ABLATION_PROTOCOL = {
+    "image_size": 112,
+    "epochs": 4,
+    "batch_size": 64,
+    **COMMON,
+    "scheduler": "cosine",
+    "amp": "auto",
+}
+
+
+def _ablations() -> tuple[Row, ...]:
+    """The ResNet-18, DAN, and DAN with one thing changed: losses, heads, fusion, scale."""
+
+    def changed(method: str, name: str, **flags: Any) -> Row:
+        return Row(method, Variant(f"dan-{name}", {"arch": "dan", **flags}), "dan")
+
+    def heads(k: int, fusion: str) -> Row:
+        how = "" if fusion == "log-softmax" else f", {fusion}"
+        name = f"heads{k}" if fusion == "log-softmax" else f"heads{k}-{fusion}"
+        method = f"{k} head{'s' if k > 1 else ''}{how}"
+        return changed(method, name, heads=k, **({"fusion": fusion} if how else {}))
+
+    return (
+        Row("ResNet-18", RESNET18),
+        Row("DAN", Variant("dan", {"arch": "dan"}), "resnet18"),
+        changed("no affinity loss", "fcn-none", fcn_loss="none"),
+        changed("no partition loss", "partition-none", partition="none"),
+        changed("neither loss", "losses-none", fcn_loss="none", partition="none"),
+        *(heads(k, "log-softmax") for k in HEADS if k != ABLATED["heads"]),
+        *(heads(k, fusion) for fusion in ("sum", "softmax") for k in HEADS if k > 1),
+        changed("maps over their mean", "scale-map", head_scale="map"),
+        changed("vectors over their norm", "scale-norm", head_scale="norm"),
+    )
+
+
 NOT_COMPARABLE = (
     "published numbers are not comparable with ours or with each other: other test images (on "
     "FER2013's and FER+'s PrivateTest, or another data set where named), most with backbones "
@@ -182,7 +220,8 @@ COMPARISONS = (
         "fer2013",
         _methods(),
         PROTOCOL,
-        (NOT_COMPARABLE,),
+        ("differences are from the ResNet-18", NOT_COMPARABLE),
+        "protocol",
     ),
     Table(
         "noise",
@@ -192,9 +231,25 @@ COMPARISONS = (
         tuple(row for noise in (0.0, 0.1, 0.2, 0.3) for row in _methods(noise)),
         PROTOCOL,
         (
+            "differences are from the ResNet-18 with the same labels",
             "the evaluated labels are clean; the flipped ones are the same for every seed",
             NOT_COMPARABLE,
         ),
+        "protocol",
+    ),
+    Table(
+        "ablations",
+        "",
+        "DAN's parts",
+        "ferplus",
+        _ablations(),
+        ABLATION_PROTOCOL,
+        (
+            "DAN has 4 heads, the log-softmax fusion and both losses; its difference is from the "
+            "ResNet-18, that of every row below it from DAN",
+            "one head is the same network with every fusion, and has no partition loss",
+        ),
+        "ablations",
     ),
 )
 

@@ -39,8 +39,6 @@ BACKBONE = {
     "seed": 0,
 }
 NEEDS_BACKBONE = ("fer2013", "ferplus", "demo")
-#: Comparisons of ours have a folder of their own: their protocol is another.
-COMPARED = "protocol"
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def make_plan(
     for dataset in dict.fromkeys(dataset for _, dataset in tables):
         here = [table for table, on in tables if on == dataset]
         compared = here[0].shared
-        place = runs / COMPARED if compared else runs
+        place = runs / here[0].place
         shared = [*as_flags(compared), *_demo_data(dataset, extra), *extra]
         rows = [row for table in here for row in table.rows]
         rows = [row for row in rows if only is None or row.variant.name in only]

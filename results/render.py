@@ -20,7 +20,7 @@ BESIDE = (
     "parameters",
     "multiply-adds",
     "images/s",
-    "against ResNet-18",
+    "difference",
     "p",
     "p, Holm",
     "published",
@@ -36,9 +36,9 @@ LEGEND = (
 
 BESIDE_LEGEND = (
     "Comparisons: parameters in training; multiply-adds of one image at test; images/s in "
-    "training, the median of the epochs, beside whatever else the machine did; the accuracy after "
-    "the last epoch against the ResNet-18's, in points, with its 95 % interval and p-value, paired "
-    "over images and seeds, then corrected by Holm's method for all tests of the table."
+    "training, the median of the epochs, beside whatever else the machine did; the difference in "
+    "accuracy after the last epoch, in points, with its 95 % interval and p-value, paired over "
+    "images and seeds, then corrected by Holm's method for all tests of the table."
 )
 
 

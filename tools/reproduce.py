@@ -5,6 +5,7 @@
     python -m tools.reproduce table3 --dry-run
     python -m tools.reproduce rivals --dataset fer2013 --seeds 3 --limit 8000 --methods resnet18,dan
     python -m tools.reproduce noise --dataset demo --data DIR --methods resnet18,scn,eac,dan
+    python -m tools.reproduce ablations --dataset ferplus --votes soft --seeds 3
 
 Flags that are not listed here go to the train script of every run. Finished runs are kept, broken
 ones go on where they stopped, so the same command may be given again at any time. On FER2013 and
@@ -12,7 +13,8 @@ FER+, where the paper has no pre-trained backbone, a ResNet-18 is trained first 
 from it, unless --pretrained names another.
 
 `rivals` trains all methods of docs/rivals.md under one protocol (--image-size 96, --epochs 10),
-`noise` does so with 0, 10, 20 and 30 % of the training labels flipped. --dataset demo is synthetic
+`noise` does so with 0, 10, 20 and 30 % of the training labels flipped; `ablations` trains DAN with
+other losses, heads, fusions and scales (--image-size 112, --epochs 4). --dataset demo is synthetic
 faces in RAF-DB's layout (python -m datasets.demo rafdb).
 
 Small runs do not keep the threads of a CPU busy: with --jobs 2 two runs share the cores, and both

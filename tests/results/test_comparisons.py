@@ -10,13 +10,13 @@ import pytest
 from common.errors import InputError
 from results.comparisons import comparison_tables, every_table
 from results.costs import cost_of
-from results.experiments import COMPARISONS, PROTOCOL
+from results.experiments import ABLATION_PROTOCOL, COMPARISONS, PROTOCOL
 from results.paired import holm, paired_comparison
 from results.render import as_markdown, as_text, records
 from results.runs import read_runs
 from tests.support.run_folders import write_run
 
-ROWS = {row.variant.name: row for table in COMPARISONS for row in table.rows}
+ROWS = {row.variant.name: row for table in COMPARISONS[:2] for row in table.rows}
 IMAGES = 40
 SHARED = {**PROTOCOL, "pretrained": "runs/backbone/last.pth"}
 del SHARED["epochs"]  # of which write_run has one a number
@@ -113,7 +113,8 @@ def test_runs_of_another_protocol_or_with_other_settings_are_no_rows(tmp_path):
     write(tmp_path / "e", "center", 0, lr=0.1)
     write(tmp_path / "f", "ran", 0, label_noise=0.15)
     write(tmp_path / "g", "island", 0, dataset="ferplus", labels="ferplus")
-    assert list(rows_of(tmp_path)) == [("rivals", "ResNet-18"), ("rivals", "SCN")]
+    of_rivals = [method for table, method in rows_of(tmp_path) if table == "rivals"]
+    assert of_rivals == ["ResNet-18", "SCN"]
 
 
 def test_a_row_with_weights_of_its_own_stands_in_every_protocol(tmp_path):
@@ -142,6 +143,33 @@ def test_noise_is_a_table_of_its_own_tested_at_each_share(tmp_path):
         assert rows[method]["difference"] == pytest.approx(difference)
     assert rows["ResNet-18, 20 %"]["difference"] is None
     assert rows["EAC, 20 %"]["published"] == "rafdb 86.05"
+
+
+def test_ablations_are_tested_against_dan_and_dan_against_the_resnet18(tmp_path):
+    shared = {**ABLATION_PROTOCOL, "pretrained": "b.pth"}
+    del shared["epochs"]
+    right = {name: rights(i, 0.6) for i, name in enumerate(("resnet18", "dan", "dan-heads2-sum"))}
+    flags = {row.variant.name: row.variant.flags for row in COMPARISONS[2].rows}
+    for name, each in right.items():
+        folder = tmp_path / name
+        sizes = {"images": (100, IMAGES), "published": False}
+        write_run(folder, "ferplus", [float(each.mean())], **sizes, **{**shared, **flags[name]})
+        write_predictions(folder, each)
+    rows = {
+        method: row for (table, method), row in rows_of(tmp_path).items() if table == "ablations"
+    }
+    assert list(rows) == ["ResNet-18", "DAN", "2 heads, sum"]
+    for method, name, baseline in (
+        ("DAN", "dan", "resnet18"),
+        ("2 heads, sum", "dan-heads2-sum", "dan"),
+    ):
+        difference = 100 * (right[name].mean() - right[baseline].mean())
+        assert rows[method]["difference"] == pytest.approx(difference)
+        assert rows[method]["published"] == ""
+    text = as_text(comparison_tables(read_runs(tmp_path)[0]))
+    assert "DAN's parts, ferplus" in text
+    assert "note: not run: no affinity loss, no partition loss, neither loss, 1 head" in text
+    assert "all but those below" not in text
 
 
 def test_without_the_same_images_there_is_no_test(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from common.errors import InputError
+from common.flags import settings
+from networks.dan import FUSIONS
 from networks.method import ARCHS
 from results import published
 from results.experiments import (
@@ -12,6 +14,7 @@ from results.experiments import (
     SCRIPTS,
     TABLES,
     Variant,
+    as_flags,
     method_of,
     recipe_with,
     tables_named,
@@ -64,7 +67,7 @@ def test_an_unknown_table_or_data_set_is_refused(name, dataset):
 
 
 def test_every_method_has_a_row_at_every_share_of_noise():
-    methods, noise = COMPARISONS
+    methods, noise, _ = COMPARISONS
     assert sorted(map(method_of, methods.rows)) == sorted(ARCHS)
     shares = [(method_of(row), row.variant.flags["label_noise"]) for row in noise.rows]
     assert sorted(shares) == sorted((arch, p) for arch in ARCHS for p in (0.0, 0.1, 0.2, 0.3))
@@ -74,6 +77,26 @@ def test_every_method_has_a_row_at_every_share_of_noise():
         assert (row.baseline in names) == (method_of(row) != "resnet18")
     # The clean rows are the same runs.
     assert {row.variant.name: row.variant for row in noise.rows}["scn"] == methods.rows[4].variant
+
+
+def test_an_ablation_differs_from_dan_in_what_it_names():
+    rows = {row.variant.name: row for row in COMPARISONS[2].rows}
+    assert (rows.pop("resnet18").baseline, rows.pop("dan").baseline) == ("", "resnet18")
+    whole = settings(recipe_with("ferplus", []))
+    for name, row in rows.items():
+        ours = settings(recipe_with("ferplus", as_flags(row.variant.flags)))
+        changed = {key: value for key, value in ours.items() if value != whole[key]}
+        assert row.baseline == "dan"
+        # Their names say it, as in dan-heads2-sum and dan-losses-none.
+        assert changed
+        assert all(str(value) in name for value in changed.values())
+    heads = {
+        (r.variant.flags["heads"], r.variant.flags.get("fusion"))
+        for r in rows.values()
+        if "heads" in r.variant.flags
+    }
+    others = {(k, fusion) for k in (2, 3, 4, 5) for fusion in FUSIONS[1:]}
+    assert heads == {(1, None), (2, None), (3, None), (5, None)} | others
 
 
 def test_methods_choose_rows_of_a_comparison_at_every_share():

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import InputError
 from common.flags import settings
-from results.experiments import tables_named
+from results.experiments import COMPARISONS, tables_named
 from results.plan import BACKBONE, make_plan, published_sizes
 from tests.support.run_folders import write_metrics, write_run
 
@@ -175,6 +175,17 @@ def test_noise_shares_clean_runs_with_the_methods_and_each_share_has_its_backbon
     noisy = flags_of(noise[place / "eac-noise20-seed0"])
     assert noisy["label_noise"] == 0.2
     assert noisy["pretrained"] == str(place / "backbone-noise20/last.pth")
+
+
+def test_ablations_have_a_place_and_a_protocol_of_their_own():
+    backbone, first, *rows = plan("ablations", "ferplus", "--votes", "soft", seeds=3)
+    assert backbone.folder == RUNS / "ablations/ferplus/backbone"
+    assert names([first]) == ["ferplus/resnet18-seed0"]
+    assert names(rows)[2:5] == [f"ferplus/dan-seed{seed}" for seed in (0, 1, 2)]
+    assert len(rows) + 1 == 3 * len(COMPARISONS[2].rows)
+    for run in rows:
+        flags = flags_of(run)
+        assert (flags["image_size"], flags["lr"], flags["votes"]) == (112, 3e-4, "soft")
 
 
 def test_synthetic_faces_lie_where_the_demo_writes_them():
