@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,7 +33,7 @@ from common.files import make_folder, write_json
 from common.machine import use_threads
 from datasets import DATASETS, FaceDataset
 from datasets.corruptions import chosen_corruptions
-from datasets.subsets import read_subset
+from datasets.subsets import Subset, read_subset
 from engine.evaluate import Metrics, Predictions
 from results import PublishedNumber, published_for
 from results.calibration import Calibration
@@ -80,13 +80,68 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         image_size=args.image_size,
         same_classes=not is_other(trained, args.dataset),
     )
-    class_map = map_classes(trained, dataset, args.unshared)
-    other = class_map if is_other(trained, args.dataset) else None
+    pair = Pair(trained, dataset, map_classes(trained, dataset, args.unshared))
     check_outputs(args)
-    subsets = [read_subset(path, dataset) for path in args.subset]
-    corruptions = [] if args.corruptions is None else chosen_corruptions(args.corruptions)
-    pair = Pair(trained, dataset, class_map)
-    reference = reference_pair(args.reference, pair) if args.reference else None
+    asked = Asked.of(args, pair)
+    found = measure(args, pair, device, asked.subsets)
+    print_found(found, pair, asked.subsets)
+    content = as_json(args, found, pair)
+    if asked.corruptions:
+        content["corruptions"] = corruption_numbers(
+            pair,
+            found.predictions,
+            asked.corruptions,
+            device,
+            seconds=found.seconds,
+            reference=asked.reference,
+            **{name: getattr(args, name) for name in ("batch_size", "workers", "amp", "fast")},
+        )
+    if args.json:
+        write_json(args.json, content)
+        print(f"\nwrote {args.json}")
+    if args.report:
+        network = trained.network
+        report = make_report(content, network, dataset, found.predictions, command, device=device)
+        paths = write_report(args.report, report)
+        print(f"\nwrote {', '.join(map(str, paths))}")
+
+
+class Asked(NamedTuple):
+    """What flags ask for besides the whole split, read before the long part."""
+
+    subsets: list[Subset]
+    corruptions: list[str]
+    reference: Pair | None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, pair: Pair) -> Asked:
+        """Read it; raises InputError for what does not fit the checkpoint and data."""
+        return cls(
+            [read_subset(path, pair.dataset) for path in args.subset],
+            [] if args.corruptions is None else chosen_corruptions(args.corruptions),
+            reference_pair(args.reference, pair) if args.reference else None,
+        )
+
+
+class Found(NamedTuple):
+    """The numbers of a checkpoint on a split."""
+
+    predictions: Predictions
+    seconds: float  # that they took
+    skipped: list[str]
+    metrics: Metrics
+    calibrations: dict[str, Calibration]
+    poses: dict[str, Any] | None  # None: the data set knows none
+    subsets: list[dict[str, Any]]
+    tta: Metrics | None
+    published: bool  # whether these are the images that the published numbers are on
+
+
+def measure(
+    args: argparse.Namespace, pair: Pair, device: torch.device, subsets: Sequence[Subset]
+) -> Found:
+    """Run the network over the split, twice with --tta."""
+    trained, dataset, class_map = pair.trained, pair.dataset, pair.class_map
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
         start = time.perf_counter()
@@ -94,54 +149,48 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
         seconds = time.perf_counter() - start
     predictions = class_map.of(raw)
     all_images = len(predictions.labels) == len(raw.labels)
-    poses = pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else [])
-    metrics = Metrics.of(predictions.logits, predictions.labels)
-    calibrations = calibrations_of(trained, predictions)
-    on_subsets = subset_numbers(subsets, predictions)
-    tta = tta_metrics(args, trained, dataset, device, class_map) if args.tta else None
-    published_images = dataset.is_published() and all_images and not skipped
-    papers = [] if other else papers_numbers(trained, dataset)
-    comparison = compare(metrics, papers) if published_images else []
-    print_numbers(trained, dataset, class_map, metrics, skipped)
-    print(more_text(tta, calibrations))
-    if poses:
-        print(pose_text(poses))
+    return Found(
+        predictions,
+        seconds,
+        skipped,
+        Metrics.of(predictions.logits, predictions.labels),
+        calibrations_of(trained, predictions),
+        pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else []),
+        subset_numbers(subsets, predictions),
+        tta_metrics(args, trained, dataset, device, class_map) if args.tta else None,
+        dataset.is_published() and all_images and not skipped,
+    )
+
+
+def print_found(found: Found, pair: Pair, subsets: Sequence[Subset]) -> None:
+    """All numbers, beside the paper's where it has any for this network and split."""
+    print_numbers(pair, found.metrics, found.skipped)
+    print(more_text(found.tta, found.calibrations))
+    if found.poses:
+        print(pose_text(found.poses))
     if subsets:
-        print(subset_text(subsets, on_subsets, metrics))
-    if papers:
-        print(comparison_text(comparison, metrics.images))
-    if corruptions:
-        options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "fast")}
-        robustness = corruption_numbers(
-            pair,
-            predictions,
-            corruptions,
-            device,
-            seconds=seconds,
-            reference=reference,
-            **options,
-        )
-    content = {
+        print(subset_text(subsets, found.subsets, found.metrics))
+    if papers_numbers(pair):
+        print(comparison_text(compare(found, pair), found.metrics.images))
+
+
+def as_json(args: argparse.Namespace, found: Found, pair: Pair) -> dict[str, Any]:
+    """All numbers by name."""
+    trained, dataset, class_map = pair.trained, pair.dataset, pair.class_map
+    other = is_other(trained, dataset.name)
+    return {
         **about(args, trained, dataset),
         "classes": list(class_map.classes),
-        **({"class_map": map_json(other, trained, dataset)} if other else {}),
-        **metrics_json(metrics),
-        **({"poses": poses} if poses else {}),
-        **({"subsets": on_subsets} if subsets else {}),
-        **({"corruptions": robustness} if corruptions else {}),
-        "paper": comparison,
-        "tta": None if tta is None else {"views": VIEWS, **metrics_json(tta)},
-        "calibration": {name: made.json() for name, made in calibrations.items()},
-        "skipped": skipped,
-        "published_images": published_images,
+        **({"class_map": map_json(class_map, trained, dataset)} if other else {}),
+        **metrics_json(found.metrics),
+        **({"poses": found.poses} if found.poses else {}),
+        **({"subsets": found.subsets} if found.subsets else {}),
+        "paper": compare(found, pair),
+        "tta": None if found.tta is None else {"views": VIEWS, **metrics_json(found.tta)},
+        "calibration": {name: made.json() for name, made in found.calibrations.items()},
+        "skipped": found.skipped,
+        "published_images": found.published,
     }
-    if args.json:
-        write_json(args.json, content)
-        print(f"\nwrote {args.json}")
-    if args.report:
-        report = make_report(content, trained.network, dataset, predictions, command, device=device)
-        paths = write_report(args.report, report)
-        print(f"\nwrote {', '.join(map(str, paths))}")
 
 
 def about(args: argparse.Namespace, trained: Trained, dataset: FaceDataset) -> dict[str, Any]:
@@ -351,14 +400,9 @@ def print_tables(runs: Path, form: str) -> None:
         print(line, file=sys.stderr)
 
 
-def print_numbers(
-    trained: Trained,
-    dataset: FaceDataset,
-    class_map: ClassMap,
-    metrics: Metrics,
-    skipped: list[str],
-) -> None:
+def print_numbers(pair: Pair, metrics: Metrics, skipped: Sequence[str]) -> None:
     """What was evaluated, its metrics, and the images that were skipped."""
+    trained, dataset, class_map = pair.trained, pair.dataset, pair.class_map
     print(
         f"{trained.path}, epoch {trained.epoch}: {trained.method}{trained.averaged} on "
         f"{dataset.name} {split_name(trained, dataset)}, {dataset.root}"
@@ -394,17 +438,18 @@ def split_name(trained: Trained, dataset: FaceDataset) -> str:
     return f"{dataset.split}{fold}"
 
 
-def papers_numbers(trained: Trained, dataset: FaceDataset) -> list[PublishedNumber]:
+def papers_numbers(pair: Pair) -> list[PublishedNumber]:
     """The paper's numbers for this network on this split; none for a rival (docs/rivals.md)."""
-    if dataset.split != dataset.evaluated_split:
+    trained, dataset = pair.trained, pair.dataset
+    if dataset.split != dataset.evaluated_split or is_other(trained, dataset.name):
         return []
     method = {"DAN": "DAN", "ResNet18": "ResNet-18"}.get(trained.method)
     return published_for(dataset.name, method) if method else []
 
 
-def compare(metrics: Metrics, papers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:
-    """Our numbers beside the paper's, in percent, and the difference."""
-    ours = metrics.scores()
+def compare(found: Found, pair: Pair) -> list[dict[str, Any]]:
+    """Our numbers beside the paper's, in percent, and the difference; none for other images."""
+    ours = found.metrics.scores()
     return [
         {
             "metric": number.metric,
@@ -413,7 +458,7 @@ def compare(metrics: Metrics, papers: Sequence[PublishedNumber]) -> list[dict[st
             "difference": 100 * ours[number.metric] - number.percent,
             "source": number.source,
         }
-        for number in papers
+        for number in (papers_numbers(pair) if found.published else ())
     ]
 
 
