@@ -82,40 +82,42 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     )
     pair = Pair(trained, dataset, map_classes(trained, dataset, args.unshared))
     check_outputs(args)
-    asked = Asked.of(args, pair)
-    found = measure(args, pair, device, asked.subsets)
-    print_found(found, pair, asked.subsets)
-    content = as_json(args, found, pair)
-    if asked.corruptions:
+    extras = Extras.of(args, pair)
+    results = measure(args, pair, device, extras.subsets)
+    comparison = compare(results, pair)
+    print_results(pair, results, comparison, extras.subsets)
+    content = as_json(args, pair, results, comparison)
+    if extras.corruptions:
         content["corruptions"] = corruption_numbers(
             pair,
-            found.predictions,
-            asked.corruptions,
+            results.predictions,
+            extras.corruptions,
             device,
-            seconds=found.seconds,
-            reference=asked.reference,
+            seconds=results.seconds,
+            reference=extras.reference,
             **{name: getattr(args, name) for name in ("batch_size", "workers", "amp", "fast")},
         )
     if args.json:
         write_json(args.json, content)
         print(f"\nwrote {args.json}")
     if args.report:
-        network = trained.network
-        report = make_report(content, network, dataset, found.predictions, command, device=device)
+        report = make_report(
+            content, trained.network, dataset, results.predictions, command, device=device
+        )
         paths = write_report(args.report, report)
         print(f"\nwrote {', '.join(map(str, paths))}")
 
 
-class Asked(NamedTuple):
-    """What flags ask for besides the whole split, read before the long part."""
+class Extras(NamedTuple):
+    """Subsets, corruptions and reference, checked before inference starts."""
 
     subsets: list[Subset]
     corruptions: list[str]
     reference: Pair | None
 
     @classmethod
-    def of(cls, args: argparse.Namespace, pair: Pair) -> Asked:
-        """Read it; raises InputError for what does not fit the checkpoint and data."""
+    def of(cls, args: argparse.Namespace, pair: Pair) -> Extras:
+        """Those that flags ask for; raises InputError where they do not fit checkpoint and data."""
         return cls(
             [read_subset(path, pair.dataset) for path in args.subset],
             [] if args.corruptions is None else chosen_corruptions(args.corruptions),
@@ -123,11 +125,11 @@ class Asked(NamedTuple):
         )
 
 
-class Found(NamedTuple):
+class Results(NamedTuple):
     """The numbers of a checkpoint on a split."""
 
     predictions: Predictions
-    seconds: float  # that they took
+    seconds: float  # of inference
     skipped: list[str]
     metrics: Metrics
     calibrations: dict[str, Calibration]
@@ -139,8 +141,8 @@ class Found(NamedTuple):
 
 def measure(
     args: argparse.Namespace, pair: Pair, device: torch.device, subsets: Sequence[Subset]
-) -> Found:
-    """Run the network over the split, twice with --tta."""
+) -> Results:
+    """Run the network over the split, and once more with --tta's views."""
     trained, dataset, class_map = pair.trained, pair.dataset, pair.class_map
     skipped: list[str] = []
     with pose_logits_of(trained.network) as pose_logits:
@@ -149,7 +151,7 @@ def measure(
         seconds = time.perf_counter() - start
     predictions = class_map.of(raw)
     all_images = len(predictions.labels) == len(raw.labels)
-    return Found(
+    return Results(
         predictions,
         seconds,
         skipped,
@@ -162,19 +164,23 @@ def measure(
     )
 
 
-def print_found(found: Found, pair: Pair, subsets: Sequence[Subset]) -> None:
+def print_results(
+    pair: Pair, results: Results, comparison: list[dict[str, Any]], subsets: Sequence[Subset]
+) -> None:
     """All numbers, beside the paper's where it has any for this network and split."""
-    print_numbers(pair, found.metrics, found.skipped)
-    print(more_text(found.tta, found.calibrations))
-    if found.poses:
-        print(pose_text(found.poses))
+    print_numbers(pair, results.metrics, results.skipped)
+    print(more_text(results.tta, results.calibrations))
+    if results.poses:
+        print(pose_text(results.poses))
     if subsets:
-        print(subset_text(subsets, found.subsets, found.metrics))
+        print(subset_text(subsets, results.subsets, results.metrics))
     if papers_numbers(pair):
-        print(comparison_text(compare(found, pair), found.metrics.images))
+        print(comparison_text(comparison, results.metrics.images))
 
 
-def as_json(args: argparse.Namespace, found: Found, pair: Pair) -> dict[str, Any]:
+def as_json(
+    args: argparse.Namespace, pair: Pair, results: Results, comparison: list[dict[str, Any]]
+) -> dict[str, Any]:
     """All numbers by name."""
     trained, dataset, class_map = pair.trained, pair.dataset, pair.class_map
     other = is_other(trained, dataset.name)
@@ -182,14 +188,14 @@ def as_json(args: argparse.Namespace, found: Found, pair: Pair) -> dict[str, Any
         **about(args, trained, dataset),
         "classes": list(class_map.classes),
         **({"class_map": map_json(class_map, trained, dataset)} if other else {}),
-        **metrics_json(found.metrics),
-        **({"poses": found.poses} if found.poses else {}),
-        **({"subsets": found.subsets} if found.subsets else {}),
-        "paper": compare(found, pair),
-        "tta": None if found.tta is None else {"views": VIEWS, **metrics_json(found.tta)},
-        "calibration": {name: made.json() for name, made in found.calibrations.items()},
-        "skipped": found.skipped,
-        "published_images": found.published,
+        **metrics_json(results.metrics),
+        **({"poses": results.poses} if results.poses else {}),
+        **({"subsets": results.subsets} if results.subsets else {}),
+        "paper": comparison,
+        "tta": None if results.tta is None else {"views": VIEWS, **metrics_json(results.tta)},
+        "calibration": {name: made.json() for name, made in results.calibrations.items()},
+        "skipped": results.skipped,
+        "published_images": results.published,
     }
 
 
@@ -447,9 +453,9 @@ def papers_numbers(pair: Pair) -> list[PublishedNumber]:
     return published_for(dataset.name, method) if method else []
 
 
-def compare(found: Found, pair: Pair) -> list[dict[str, Any]]:
+def compare(results: Results, pair: Pair) -> list[dict[str, Any]]:
     """Our numbers beside the paper's, in percent, and the difference; none for other images."""
-    ours = found.metrics.scores()
+    ours = results.metrics.scores()
     return [
         {
             "metric": number.metric,
@@ -458,7 +464,7 @@ def compare(found: Found, pair: Pair) -> list[dict[str, Any]]:
             "difference": 100 * ours[number.metric] - number.percent,
             "source": number.source,
         }
-        for number in (papers_numbers(pair) if found.published else ())
+        for number in (papers_numbers(pair) if results.published else ())
     ]
 
 

@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from common.errors import InputError
 from common.flags import flag_fields, settings
 from datasets import DATASETS
-from engine.run_folder import PREDICTIONS, SPEED
 from networks import Method
 
 from .costs import cost_of
 from .experiments import COMPARISONS, SCRIPTS, Row, Table, as_flags, recipe_with, train_command
 from .paired import PairedComparison, holm, paired_comparison
 from .runs import FinishedRun, result_settings
-from .tables import Beside, Group, Line, Ours, Printed, make_tables
+from .tables import Beside, Group, Line, Ours, Printed, in_no_table, make_tables
 
 #: Settings of a method, of which a row names those that are not at their defaults.
 OF_METHODS = {field.name for _, field in flag_fields(Method())} - {"pretrained"}
 PUBLISHED = Path(__file__).with_name("rivals.csv")
 
 
-def every_table(runs: Sequence[FinishedRun], folder: Path) -> list[Printed]:
-    """The paper's tables (`make_tables`), then our comparisons."""
-    return make_tables(runs, folder) + comparison_tables(runs)
+def every_table(
+    runs: Sequence[FinishedRun], folder: Path, names: Collection[str] | None = None
+) -> list[Printed]:
+    """The paper's tables (`make_tables`), then our comparisons.
 
-
-def comparison_tables(runs: Sequence[FinishedRun]) -> list[Printed]:
-    """A table for every comparison and protocol with two rows or more.
-
-    None for runs that another table has all of: noise at 0 % is no more than the methods' table.
-
-    Raises InputError for damaged files in a run folder.
+    names: of comparisons to make (None: all).
     """
-    found = [(table, group) for table in COMPARISONS for group in protocols(table, runs)]
+    ours = comparison_tables(runs, names)
+    return make_tables(runs, folder, in_no_table(runs, ours)) + ours
+
+
+def comparison_tables(
+    runs: Sequence[FinishedRun], names: Collection[str] | None = None
+) -> list[Printed]:
+    """A table for every comparison (or those with these names) and protocol, of two rows or more.
+
+    A table whose runs all stand in a table of another comparison, or of an earlier one, is left
+    out: noise at 0 % is no more than the methods' table.
+    """
+    asked = [table for table in COMPARISONS if names is None or table.name in names]
+    found = [(table, group) for table in asked for group in protocols(table, runs)]
     found = [(table, group) for table, group in found if len(group.rows) > 1]
-    folders = [group.folders() for _, group in found]
-    repeated = [
-        any(own < other for other in folders) or own in folders[:i] for i, own in enumerate(folders)
-    ]
-    return [_printed(*each) for each, again in zip(found, repeated, strict=True) if not again]
+    kept = []
+    for i, (table, group) in enumerate(found):
+        earlier = any(group.folders() == other.folders() for _, other in found[:i])
+        within = any(
+            group.folders() < other.folders() and table.place != larger.place
+            for larger, other in found
+        )
+        if not (earlier or within):
+            kept.append(_printed(table, group))
+    return kept
 
 
 class Protocol(NamedTuple):
@@ -57,7 +67,7 @@ class Protocol(NamedTuple):
     rows: dict[str, list[FinishedRun]]  # by the name of the variant; one run a seed, by seed
 
     def folders(self) -> set[str]:
-        """Those of its runs."""
+        """Folders of all runs."""
         return {run.folder for runs in self.rows.values() for run in runs}
 
 
@@ -107,7 +117,7 @@ def _shared(row: Row, run: FinishedRun) -> dict[str, Any]:
         own |= {"pretrained"}
     kept = {name: v for name, v in result_settings(run.settings).items() if name not in own}
     data = (run.dataset, run.training_images, run.evaluated_images, run.evaluated_split)
-    return {**kept, "data": (*data, run.published_images)}
+    return {**kept, "images": (*data, run.published_images)}
 
 
 def _printed(table: Table, group: Protocol) -> Printed:
@@ -157,7 +167,7 @@ def _line(
 ) -> Line:
     runs = group.rows[row.variant.name]
     parameters, multiply_adds = cost_of(runs[0].settings, len(DATASETS[dataset].classes))
-    speeds = [speed for run in runs for speed in read_speeds(Path(run.folder) / SPEED)]
+    speeds = [run.images_per_second for run in runs if run.images_per_second]
     numbers = (f"{n.dataset} {n.percent:.2f}" for n in published_beside(row, dataset))
     beside = Beside(
         parameters=parameters,
@@ -176,50 +186,12 @@ def against(
     """A row's runs against the baseline's, over images and seeds, after the last epoch.
 
     None without a baseline, or where the predictions on the same images are not there.
-
-    Raises InputError for damaged predictions.
     """
-    sides = [
-        [read_correct(Path(run.folder) / PREDICTIONS) for run in side] for side in (runs, baseline)
-    ]
-    tables = [table for side in sides for table in side]
-    if not baseline or any(table is None for table in tables):
+    images = {run.images_checksum for run in (*runs, *baseline)}
+    if not baseline or len(images) > 1 or 0 in images:
         return None
-    if not all(table.index.equals(tables[0].index) for table in tables):
-        return None
-    ours, theirs = (np.stack([table.to_numpy() for table in side]) for side in sides)
+    ours, theirs = (np.stack([run.correct() for run in side]) for side in (runs, baseline))
     return paired_comparison(ours, theirs)
-
-
-def read_correct(path: Path) -> pd.Series | None:
-    """Whether each image is classified right, by its index and label; None without a file.
-
-    Raises InputError where it is not a run's predictions.csv.
-    """
-    if not path.is_file():
-        return None
-    try:
-        table = pd.read_csv(path, dtype=np.int64)
-        return (table["label"] == table["predicted"]).set_axis(
-            pd.MultiIndex.from_frame(table[["index", "label"]])
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is not a run's {PREDICTIONS}; move its folder away, or delete the file"
-        ) from error
-
-
-def read_speeds(path: Path) -> list[float]:
-    """Images per second of the epochs; empty without a file.
-
-    Raises InputError for a damaged one.
-    """
-    if not path.is_file():
-        return []
-    try:
-        return pd.read_csv(path, dtype=np.float64)["images_per_second"].tolist()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a run's {SPEED}; delete it") from error
 
 
 class PublishedRival(NamedTuple):
@@ -248,7 +220,7 @@ def published_rivals() -> tuple[PublishedRival, ...]:
 def published_beside(row: Row, dataset: str) -> list[PublishedRival]:
     """The method's numbers on a data set, at its share of noise; on others where there is none.
 
-    A row without a share is an ablation, whose like no paper has.
+    None for an ablation: its row sets no share of noise.
     """
     which = (row.variant.flags["arch"], row.variant.flags.get("label_noise"))
     known = [number for number in published_rivals() if (number.arch, number.noise) == which]

@@ -14,6 +14,7 @@ import train_sfew
 from common.errors import InputError
 from common.flags import parse_flags
 from engine.recipe import Recipe
+from networks.dan import FUSIONS
 
 
 class Variant(NamedTuple):
@@ -174,37 +175,41 @@ ABLATION_PROTOCOL = {
     "image_size": 112,
     "epochs": 4,
     "batch_size": 64,
-    **COMMON,
     "scheduler": "cosine",
     "amp": "auto",
 }
 
 
+def _ablation(method: str, name: str, **flags: Any) -> Row:
+    """A row that is tested against DAN, from which it differs in these flags."""
+    return Row(method, _variant(name, arch="dan", **COMMON, **flags), "dan")
+
+
 def _ablations() -> tuple[Row, ...]:
     """The ResNet-18, DAN, and DAN with one thing changed: losses, heads, fusion, scale."""
-
-    def changed(method: str, name: str, **flags: Any) -> Row:
-        return Row(method, Variant(f"dan-{name}", {"arch": "dan", **flags}), "dan")
-
-    def heads(k: int, fusion: str) -> Row:
-        how = "" if fusion == "log-softmax" else f", {fusion}"
-        name = f"heads{k}" if fusion == "log-softmax" else f"heads{k}-{fusion}"
-        method = f"{k} head{'s' if k > 1 else ''}{how}"
-        return changed(method, name, heads=k, **({"fusion": fusion} if how else {}))
-
+    rows = [
+        Row("ResNet-18", Variant("resnet18", {"arch": "resnet18", **COMMON})),
+        Row("DAN", Variant("dan", {"arch": "dan", **COMMON}), "resnet18"),
+        _ablation("without affinity loss", "fcn-none", fcn_loss="none"),
+        _ablation("without partition loss", "partition-none", partition="none"),
+        _ablation("without either", "losses-none", fcn_loss="none", partition="none"),
+    ]
+    for k in HEADS:
+        if k != ABLATED["heads"]:
+            rows.append(_ablation(f"{k} head{'s' if k > 1 else ''}", f"heads{k}", heads=k))
+    for fusion in FUSIONS[1:]:
+        for k in HEADS[1:]:
+            name = f"heads{k}-{fusion}"
+            rows.append(_ablation(f"{k} heads, {fusion}", name, heads=k, fusion=fusion))
     return (
-        Row("ResNet-18", RESNET18),
-        Row("DAN", Variant("dan", {"arch": "dan"}), "resnet18"),
-        changed("no affinity loss", "fcn-none", fcn_loss="none"),
-        changed("no partition loss", "partition-none", partition="none"),
-        changed("neither loss", "losses-none", fcn_loss="none", partition="none"),
-        *(heads(k, "log-softmax") for k in HEADS if k != ABLATED["heads"]),
-        *(heads(k, fusion) for fusion in ("sum", "softmax") for k in HEADS if k > 1),
-        changed("maps over their mean", "scale-map", head_scale="map"),
-        changed("vectors over their norm", "scale-norm", head_scale="norm"),
+        *rows,
+        _ablation("spatial maps over their mean", "scale-map", head_scale="map"),
+        _ablation("attention vectors over their RMS", "scale-norm", head_scale="norm"),
     )
 
 
+#: Folder of the runs of rivals and noise, which share their clean ones.
+METHODS_PLACE = "protocol"
 NOT_COMPARABLE = (
     "published numbers are not comparable with ours or with each other: other test images (on "
     "FER2013's and FER+'s PrivateTest, or another data set where named), most with backbones "
@@ -221,7 +226,7 @@ COMPARISONS = (
         _methods(),
         PROTOCOL,
         ("differences are from the ResNet-18", NOT_COMPARABLE),
-        "protocol",
+        METHODS_PLACE,
     ),
     Table(
         "noise",
@@ -235,12 +240,12 @@ COMPARISONS = (
             "the evaluated labels are clean; the flipped ones are the same for every seed",
             NOT_COMPARABLE,
         ),
-        "protocol",
+        METHODS_PLACE,
     ),
     Table(
         "ablations",
         "",
-        "DAN's parts",
+        "Ablations of DAN",
         "ferplus",
         _ablations(),
         ABLATION_PROTOCOL,
@@ -323,11 +328,8 @@ def with_methods(table: Table, methods: Sequence[str] | None) -> Table:
     """
     if methods is None:
         return table
-    if not table.shared:
-        raise InputError(
-            f"--methods chooses rows of {' and '.join(each.name for each in COMPARISONS)}; "
-            f"{table.name} has --only"
-        )
+    if table.place != METHODS_PLACE:
+        raise InputError(f"--methods chooses rows of rivals and noise; {table.name} has --only")
     known = dict.fromkeys(method_of(row) for row in table.rows)
     for name in methods:
         if name not in known:

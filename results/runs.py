@@ -7,14 +7,19 @@ import dataclasses
 import io
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from common.errors import InputError
 from common.files import write_text
 from engine.recipe import flags_that_may_change
+from engine.run_folder import PREDICTIONS, SPEED
 
 METRICS = ("accuracy", "mean_class_accuracy")
 
@@ -34,11 +39,18 @@ class FinishedRun:
     last: dict[str, float]  # METRICS after the last epoch, fractions
     best: dict[str, float]  # METRICS of the epoch with the best accuracy, the paper's way
     best_epoch: int
+    correct_bits: str  # after the last epoch, "1" for each image classified right, else "0"
+    images_checksum: int  # of these images' indices and labels; 0 if not known
+    images_per_second: float | None  # in training, median of the epochs; None: not known
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return self.settings["seed"]
+
+    def correct(self) -> np.ndarray:
+        """`correct_bits` as a bool array."""
+        return np.frombuffer(self.correct_bits.encode(), np.uint8) == ord("1")
 
 
 def read_runs(place: Path) -> tuple[list[FinishedRun], list[Path]]:
@@ -60,13 +72,14 @@ def read_runs(place: Path) -> tuple[list[FinishedRun], list[Path]]:
 def read_run(folder: Path) -> FinishedRun | None:
     """The run in a folder; None where it is not finished.
 
-    Raises InputError where its config.json or metrics.csv is damaged.
+    Raises InputError where one of its files is damaged.
     """
     config = _config(folder / "config.json")
     rows = read_metrics(folder / "metrics.csv")
     if not rows or len(rows) < config["settings"]["epochs"]:
         return None
     best = max(rows, key=lambda row: row["accuracy"])
+    correct_bits, checksum = _read_predictions(folder / PREDICTIONS)
     return FinishedRun(
         folder=str(folder),
         dataset=config["dataset"],
@@ -79,7 +92,42 @@ def read_run(folder: Path) -> FinishedRun | None:
         last={name: rows[-1][name] for name in METRICS},
         best={name: best[name] for name in METRICS},
         best_epoch=int(best["epoch"]),
+        correct_bits=correct_bits,
+        images_checksum=checksum,
+        images_per_second=_read_speed(folder / SPEED),
     )
+
+
+def _read_predictions(path: Path) -> tuple[str, int]:
+    """`FinishedRun.correct_bits` and the checksum of the images; "" and 0 without a file.
+
+    Raises InputError where it is not a run's predictions.csv.
+    """
+    if not path.is_file():
+        return "", 0
+    try:
+        table = pd.read_csv(path, dtype=np.int64)
+        images = np.ascontiguousarray(table[["index", "label"]])
+        correct = table["label"] == table["predicted"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a run's {PREDICTIONS}; move its folder away, or delete the file"
+        ) from error
+    return "".join("01"[right] for right in correct), zlib.crc32(images.tobytes())
+
+
+def _read_speed(path: Path) -> float | None:
+    """Images per second, the median of the epochs; None without a file.
+
+    Raises InputError for a damaged one.
+    """
+    if not path.is_file():
+        return None
+    try:
+        speed = float(pd.read_csv(path, dtype=np.float64)["images_per_second"].median())
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is not a run's {SPEED}; delete it") from error
+    return speed if math.isfinite(speed) else None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -148,7 +196,7 @@ def write_runs(path: Path, runs: Sequence[FinishedRun]) -> None:
 
 
 def _read_csv(path: Path) -> list[FinishedRun]:
-    texts = {"folder", "dataset", "evaluated_split"}
+    texts = {"folder", "dataset", "evaluated_split", "correct_bits"}
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)

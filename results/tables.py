@@ -85,7 +85,7 @@ class Beside:
 
     parameters: int  # in training
     multiply_adds: int  # of one image, at test
-    images_per_second: float | None  # in training, median of all epochs; None: not known
+    images_per_second: float | None  # in training, median over the runs; None: not known
     against: PairedComparison | None  # with the baseline, after the last epoch; None: not known
     corrected: float | None  # its p-value, by Holm's method for all tests of the table
     published: str  # numbers of papers
@@ -186,18 +186,22 @@ def grouped(runs: Sequence[FinishedRun]) -> list[Group]:
     return [Group(runs) for _, runs in sorted(groups.items())]
 
 
-def make_tables(runs: Sequence[FinishedRun], folder: Path) -> list[Printed]:
+def make_tables(
+    runs: Sequence[FinishedRun], folder: Path, rest: Sequence[FinishedRun] | None = None
+) -> list[Printed]:
     """Tables 1 to 6 and Figure 5 of the paper, then tables of the same shape for other data.
 
     A run is put beside the paper's numbers only where it ran on the published images of the
     table's data set. `folder` is where the commands for empty cells write.
+
+    rest: the runs for tables of other data (None: all).
     """
     groups = grouped(runs)
     tables: list[Printed] = []
     for table in TABLES:
         fitting = [group for group in groups if _fits(table, group)]
         tables += [_papers_table(table, group, folder) for group in fitting or [None]]
-    for group in groups:
+    for group in groups if rest is None else grouped(rest):
         tables += _own_tables(group, folder)
     return tables
 

@@ -262,7 +262,7 @@ def print_tables(tables: Sequence[tuple[Table, str]], runs: Path) -> None:
     finished = [run for run in finished if run.dataset in wanted]
     shown = [
         table
-        for table in every_table(finished, runs)
+        for table in every_table(finished, runs, names)
         if table.name in names and (not table.is_papers or table.dataset in wanted)
     ]
     print(f"\n{as_text(shown)}")

@@ -217,6 +217,18 @@ def test_two_heads_leave_the_log_softmax_the_size_of_their_difference_alone():
     assert gap.sum(dim=1).abs().min() > 1e-4
 
 
+@pytest.mark.parametrize("k", [3, 4, 5])
+def test_one_head_above_the_others_costs_the_log_softmax_more_than_one_below(k):
+    """By t, far apart: -(k - 1) t above, -t - k log(k - 1) below."""
+    t = 50.0
+    heads = torch.zeros(2, k, 1, dtype=torch.float64)
+    heads[0, 0], heads[1, 0] = t, -t
+    above, below = weigh_heads(heads, "log-softmax").sum(dim=(1, 2)).tolist()
+    assert above == pytest.approx(-(k - 1) * t)
+    assert below == pytest.approx(-t - k * math.log(k - 1))
+    assert above < below
+
+
 def test_an_unknown_fusion_is_refused():
     with pytest.raises(
         ValueError, match="fusion is 'mean'; expected one of log-softmax, sum, soft"

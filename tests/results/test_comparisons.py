@@ -16,7 +16,11 @@ from results.render import as_markdown, as_text, records
 from results.runs import read_runs
 from tests.support.run_folders import write_run
 
-ROWS = {row.variant.name: row for table in COMPARISONS[:2] for row in table.rows}
+#: By name: rows of rivals and noise, and those of the ablations.
+ROWS, ABLATIONS = (
+    {row.variant.name: row for t in COMPARISONS if t.place == place for row in t.rows}
+    for place in ("protocol", "ablations")
+)
 IMAGES = 40
 SHARED = {**PROTOCOL, "pretrained": "runs/backbone/last.pth"}
 del SHARED["epochs"]  # of which write_run has one a number
@@ -143,17 +147,35 @@ def test_noise_is_a_table_of_its_own_tested_at_each_share(tmp_path):
         assert rows[method]["difference"] == pytest.approx(difference)
     assert rows["ResNet-18, 20 %"]["difference"] is None
     assert rows["EAC, 20 %"]["published"] == "rafdb 86.05"
+    assert {table for table, _ in rows_of(tmp_path)} == {"rivals", "noise"}
+
+
+def test_a_comparison_can_be_asked_for_by_name_and_is_in_no_table_of_the_papers_form(tmp_path):
+    for arch in ("resnet18", "dan"):
+        write(tmp_path, arch, 0)
+    runs, _ = read_runs(tmp_path)
+    for names, expected in ((None, "rivals"), (["ablations"], "ablations")):
+        assert [table.name for table in comparison_tables(runs, names)] == [expected]
+        own = [table.name for table in every_table(runs, tmp_path, names) if not table.is_papers]
+        assert own == [expected]
+    own = [table.name for table in every_table(runs, tmp_path, ["table5"]) if not table.is_papers]
+    assert own == ["table3"]
 
 
 def test_ablations_are_tested_against_dan_and_dan_against_the_resnet18(tmp_path):
     shared = {**ABLATION_PROTOCOL, "pretrained": "b.pth"}
     del shared["epochs"]
     right = {name: rights(i, 0.6) for i, name in enumerate(("resnet18", "dan", "dan-heads2-sum"))}
-    flags = {row.variant.name: row.variant.flags for row in COMPARISONS[2].rows}
     for name, each in right.items():
         folder = tmp_path / name
         sizes = {"images": (100, IMAGES), "published": False}
-        write_run(folder, "ferplus", [float(each.mean())], **sizes, **{**shared, **flags[name]})
+        write_run(
+            folder,
+            "ferplus",
+            [float(each.mean())],
+            **sizes,
+            **{**shared, **ABLATIONS[name].variant.flags},
+        )
         write_predictions(folder, each)
     rows = {
         method: row for (table, method), row in rows_of(tmp_path).items() if table == "ablations"
@@ -167,9 +189,10 @@ def test_ablations_are_tested_against_dan_and_dan_against_the_resnet18(tmp_path)
         assert rows[method]["difference"] == pytest.approx(difference)
         assert rows[method]["published"] == ""
     text = as_text(comparison_tables(read_runs(tmp_path)[0]))
-    assert "DAN's parts, ferplus" in text
-    assert "note: not run: no affinity loss, no partition loss, neither loss, 1 head" in text
-    assert "all but those below" not in text
+    assert "Ablations of DAN, ferplus" in text
+    assert "note: not run: without affinity loss, without partition loss, without either" in text
+    assert "Methods under one protocol" not in text
+    assert "--data" not in text
 
 
 def test_without_the_same_images_there_is_no_test(tmp_path):

@@ -6,13 +6,14 @@ import pytest
 
 from common.errors import InputError
 from common.flags import settings
-from networks.dan import FUSIONS
 from networks.method import ARCHS
 from results import published
 from results.experiments import (
+    COMMON,
     COMPARISONS,
     SCRIPTS,
     TABLES,
+    Table,
     Variant,
     as_flags,
     method_of,
@@ -22,6 +23,10 @@ from results.experiments import (
     with_methods,
 )
 from tests.support.scripts import ROOT
+
+
+def named(name: str) -> Table:
+    return next(table for table in COMPARISONS if table.name == name)
 
 
 def test_all_tables_on_one_data_set_are_each_shape_once():
@@ -67,7 +72,7 @@ def test_an_unknown_table_or_data_set_is_refused(name, dataset):
 
 
 def test_every_method_has_a_row_at_every_share_of_noise():
-    methods, noise, _ = COMPARISONS
+    methods, noise = named("rivals"), named("noise")
     assert sorted(map(method_of, methods.rows)) == sorted(ARCHS)
     shares = [(method_of(row), row.variant.flags["label_noise"]) for row in noise.rows]
     assert sorted(shares) == sorted((arch, p) for arch in ARCHS for p in (0.0, 0.1, 0.2, 0.3))
@@ -80,30 +85,33 @@ def test_every_method_has_a_row_at_every_share_of_noise():
 
 
 def test_an_ablation_differs_from_dan_in_what_it_names():
-    rows = {row.variant.name: row for row in COMPARISONS[2].rows}
+    rows = {row.variant.name: row for row in named("ablations").rows}
     assert (rows.pop("resnet18").baseline, rows.pop("dan").baseline) == ("", "resnet18")
-    whole = settings(recipe_with("ferplus", []))
+    assert {row.baseline for row in rows.values()} == {"dan"}
+    whole = settings(recipe_with("ferplus", as_flags(COMMON)))
+    changed = {}
     for name, row in rows.items():
         ours = settings(recipe_with("ferplus", as_flags(row.variant.flags)))
-        changed = {key: value for key, value in ours.items() if value != whole[key]}
-        assert row.baseline == "dan"
-        # Their names say it, as in dan-heads2-sum and dan-losses-none.
-        assert changed
-        assert all(str(value) in name for value in changed.values())
-    heads = {
-        (r.variant.flags["heads"], r.variant.flags.get("fusion"))
-        for r in rows.values()
-        if "heads" in r.variant.flags
+        changed[name] = {key: value for key, value in ours.items() if value != whole[key]}
+    fusions = ("sum", "softmax")
+    assert changed == {
+        "dan-fcn-none": {"fcn_loss": "none"},
+        "dan-partition-none": {"partition": "none"},
+        "dan-losses-none": {"fcn_loss": "none", "partition": "none"},
+        **{f"dan-heads{k}": {"heads": k} for k in (1, 2, 3, 5)},
+        **{f"dan-heads{k}-{f}": {"heads": k, "fusion": f} for k in (2, 3, 5) for f in fusions},
+        **{f"dan-heads4-{f}": {"fusion": f} for f in fusions},
+        "dan-scale-map": {"head_scale": "map"},
+        "dan-scale-norm": {"head_scale": "norm"},
     }
-    others = {(k, fusion) for k in (2, 3, 4, 5) for fusion in FUSIONS[1:]}
-    assert heads == {(1, None), (2, None), (3, None), (5, None)} | others
 
 
 def test_methods_choose_rows_of_a_comparison_at_every_share():
-    chosen = with_methods(COMPARISONS[1], ["eac", "resnet18"])
+    chosen = with_methods(named("noise"), ["eac", "resnet18"])
     assert [row.method for row in chosen.rows[:3]] == ["ResNet-18", "EAC", "ResNet-18, 10 %"]
     assert len(chosen.rows) == 8
     with pytest.raises(InputError, match="--methods names 'posterv2'; expected some of resnet18"):
-        with_methods(COMPARISONS[0], ["posterv2"])
-    with pytest.raises(InputError, match="table1 has --only"):
-        with_methods(TABLES[0], ["dan"])
+        with_methods(named("rivals"), ["posterv2"])
+    for table in (TABLES[0], named("ablations")):
+        with pytest.raises(InputError, match=f"{table.name} has --only"):
+            with_methods(table, ["dan"])

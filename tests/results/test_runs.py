@@ -33,9 +33,14 @@ def test_an_unfinished_run_is_named_and_left_out(tmp_path):
 
 def test_a_csv_of_runs_is_read_back_as_the_same_runs(tmp_path):
     for seed in (0, 1):
-        write_run(tmp_path / f"runs/r{seed}", "fer2013", [0.25 + seed / 3], seed=seed)
+        folder = tmp_path / f"runs/r{seed}"
+        write_run(folder, "fer2013", [0.25 + seed / 3], seed=seed, images=(9, 11))
+    lines = [f"{i},{i % 3},{i % 2}" for i in range(10)]  # one image was skipped
+    (folder / "predictions.csv").write_text("\n".join(["index,label,predicted", *lines]))
+    (folder / "speed.csv").write_text("epoch,images_per_second\n1,2.5\n2,4\n3,3\n")
     runs, _ = read_runs(tmp_path / "runs")
-    assert len(runs) == 2
+    assert [run.images_per_second for run in runs] == [None, 3.0]
+    assert runs[1].correct().tolist() == [i % 3 == i % 2 for i in range(10)]
     write_runs(tmp_path / "runs.csv", runs)
     assert read_runs(tmp_path / "runs.csv") == (runs, [])
 
