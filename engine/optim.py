@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,16 +26,30 @@ KERNELS = ("fused", "foreach")
 
 
 def make_optimizer(
-    make: Callable[..., Optimizer], parameters: Sequence[nn.Parameter], *, lr: float
+    make: Callable[..., Optimizer],
+    parameters: Sequence[nn.Parameter],
+    *,
+    lr: float,
+    backbone: Iterable[nn.Parameter] = (),
+    backbone_lr: float = 1.0,
 ) -> Optimizer:
-    """The optimiser of a recipe, fused where possible: one pass over the memory, not several."""
-    optimizer = make(parameters, lr=lr)
+    """The optimiser of a recipe, fused where possible: one pass over the memory, not several.
+
+    backbone: those of the parameters whose rate is `backbone_lr` times as high; they are then the
+        second group.
+    """
+    groups: Any = parameters
+    if backbone_lr != 1:
+        slow = dict.fromkeys(backbone)
+        others = [parameter for parameter in parameters if parameter not in slow]
+        groups = [{"params": others}, {"params": [*slow], "lr": backbone_lr * lr}]
+    optimizer = make(groups, lr=lr)
     # None: the recipe leaves the choice to us; missing: the optimiser offers none.
     open_choice = all(optimizer.defaults.get(name, "none") is None for name in KERNELS)
     if open_choice and {p.device.type for p in parameters} <= {"cpu", "cuda"}:
         # Not every setting has a fused implementation; torch raises right away.
         with contextlib.suppress(RuntimeError):
-            optimizer = make(parameters, lr=lr, fused=True)
+            optimizer = make(groups, lr=lr, fused=True)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)
     return optimizer
 

@@ -36,6 +36,7 @@ class Recipe:
             images, the criterion the network's output and the batch: its `total` is
             differentiated, its `terms` are logged; its `epoch` is set, from 1. A network with a
             parameter `image_size` is given the recipe's
+        method.backbone(network) -> the module that is pre-trained
         method.training_batch(batch, num_classes) -> the batch to train on
         method.fast(network, device) -> a faster network with the same output, for --fast
         method.advice(optimizer) -> lines of warning to print before the first step
@@ -57,6 +58,11 @@ class Recipe:
         check=lambda size: size >= 2, expected="at least 2 (BatchNorm)", help="images per step"
     )
     lr: float = flag(check=positive, help="learning rate of the first epoch")
+    backbone_lr: float = flag(
+        1.0,
+        check=positive,
+        help="learning rate of the pre-trained backbone, as a multiple of --lr",
+    )
     optimizer: Callable = flag(choices=OPTIMIZERS, help="optimiser over network and centers")
     scheduler: Callable = flag(choices=SCHEDULES, help="learning rate over the epochs")
     warmup: int = flag(

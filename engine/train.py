@@ -145,7 +145,10 @@ def build(recipe: Recipe, world: World | None = None, *, epoch: int = 1) -> Run:
     criterion = recipe.method.criterion(num_classes).to(device)
     # The release's order: the network's parameters, then the centers.
     parameters = [*network.parameters(), *criterion.parameters()]
-    optimizer = make_optimizer(recipe.optimizer, parameters, lr=recipe.lr)
+    slow = [] if recipe.backbone_lr == 1 else recipe.method.backbone(network).parameters()
+    optimizer = make_optimizer(
+        recipe.optimizer, parameters, lr=recipe.lr, backbone=slow, backbone_lr=recipe.backbone_lr
+    )
     for line in recipe.method.advice(optimizer):
         warnings.warn(line, stacklevel=2)
     average = moving_average(network, recipe.ema)

@@ -167,6 +167,10 @@ class Method:
             center_weight=self.center_weight,
         )
 
+    def backbone(self, network: nn.Module) -> nn.Module:
+        """The part of `network` that `--pretrained` fills."""
+        return self.rival.backbone(network) if self.rival else network.features
+
     def training_batch(self, batch: Batch, num_classes: int) -> Batch:
         """The batch to train on, made from the one that was loaded; see `with_soft_labels`."""
         return with_soft_labels(

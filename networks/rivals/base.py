@@ -36,9 +36,13 @@ class Rival:
         """The loss."""
         raise NotImplementedError
 
+    def backbone(self, network: nn.Module) -> nn.Module:
+        """The part of the network that `--pretrained` fills."""
+        return network.features
+
     def load_pretrained(self, network: nn.Module, pretrained: str) -> None:
         """Fill the backbone as `--pretrained` says; raises InputError where it cannot."""
-        load_backbone(network.features, pretrained)
+        load_backbone(self.backbone(network), pretrained)
 
     def network_like(self, weights: Mapping[str, Tensor], num_classes: int) -> nn.Module:
         """The network that a state dict belongs to; sizes that are no flags come from shapes."""

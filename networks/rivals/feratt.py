@@ -351,6 +351,10 @@ class FERAttFlags(Rival):
         """See `FERAttLoss`."""
         return FERAttLoss(self.feratt, self.feratt_attention)
 
+    def backbone(self, network: FERAtt) -> nn.Module:
+        """The encoder; nothing without attention."""
+        return nn.Identity() if network.attention_map is None else network.attention_map.encoder
+
     def load_pretrained(self, network: FERAtt, pretrained: str) -> None:
         """Fill the encoder: "imagenet" (torchvision's ResNet-34), or "none" for random weights.
 

@@ -168,6 +168,7 @@ TRICKS = {
     "--label-smoothing": 0.1,
     "--ema": 0.9,
     "--warmup": 1,
+    "--backbone-lr": 0.5,
     "--grow": "32x2",
     "--image-size": 40,
 }

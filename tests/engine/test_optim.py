@@ -68,6 +68,21 @@ def test_the_fused_step_equals_the_step_of_a_loop(name):
     assert not torch.equal(ours[0], weights()[0])
 
 
+def test_the_backbone_has_its_own_rate_in_the_second_group():
+    ours = weights()
+    make = OPTIMIZERS["sgd"]
+    optimizer = make_optimizer(make, ours, lr=0.5, backbone=ours[:1], backbone_lr=0.1)
+    others, backbone = optimizer.param_groups
+    assert (others["lr"], backbone["lr"]) == (0.5, pytest.approx(0.05))
+    assert others["params"] == ours[1:]
+    assert backbone["params"] == ours[:1]
+    for parameter in ours:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for parameter, before, lr in zip(ours, weights(), (0.05, 0.5), strict=True):
+        torch.testing.assert_close(parameter, before - lr * (1 + 1e-4 * before))
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_loaded_state_leaves_the_kernel_as_it_is(name):
     """Of a state from a machine without the fused kernel, and of one from a machine with it."""

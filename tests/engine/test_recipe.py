@@ -55,6 +55,7 @@ OTHER_VALUES = {
     "label_smoothing": 0.1,
     "mixup": 0.2,
     "warmup": 2,
+    "backbone_lr": 0.1,
     "ema": 0.99,
     "grow": "64x10,96x5",
 }
@@ -177,6 +178,7 @@ BAD_FLAGS = [
     "--label-smoothing 1",
     "--mixup -0.1",
     "--warmup -1",
+    "--backbone-lr 0",
     "--warmup 40",  # all the epochs
     "--ema 1",
     "--ema -0.5",

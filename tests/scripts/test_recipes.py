@@ -108,6 +108,7 @@ SHARED = {
     "label_smoothing": 0.0,
     "mixup": 0.0,
     "warmup": 0,
+    "backbone_lr": 1.0,
     "ema": 0.0,
     "grow": "",
     **{name: value for kind in RIVALS.values() for name, value in settings(kind()).items()},
