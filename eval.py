@@ -151,16 +151,17 @@ def measure(
         seconds = time.perf_counter() - start
     predictions = class_map.of(raw)
     all_images = len(predictions.labels) == len(raw.labels)
+    known_poses = pose_logits if all_images else []
     return Results(
-        predictions,
-        seconds,
-        skipped,
-        Metrics.of(predictions.logits, predictions.labels),
-        calibrations_of(trained, predictions),
-        pose_metrics(trained.network, dataset, predictions, pose_logits if all_images else []),
-        subset_numbers(subsets, predictions),
-        tta_metrics(args, trained, dataset, device, class_map) if args.tta else None,
-        dataset.is_published() and all_images and not skipped,
+        predictions=predictions,
+        seconds=seconds,
+        skipped=skipped,
+        metrics=Metrics.of(predictions.logits, predictions.labels),
+        calibrations=calibrations_of(trained, predictions),
+        poses=pose_metrics(trained.network, dataset, predictions, known_poses),
+        subsets=subset_numbers(subsets, predictions),
+        tta=tta_metrics(args, trained, dataset, device, class_map) if args.tta else None,
+        published=dataset.is_published() and all_images and not skipped,
     )
 
 

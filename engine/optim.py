@@ -35,14 +35,14 @@ def make_optimizer(
 ) -> Optimizer:
     """The optimiser of a recipe, fused where possible: one pass over the memory, not several.
 
-    backbone: those of the parameters whose rate is `backbone_lr` times as high; they are then the
-        second group.
+    backbone: those of the parameters whose learning rate is `backbone_lr` * `lr`; unless that
+        factor is 1, they are the second group.
     """
     groups: Any = parameters
     if backbone_lr != 1:
-        slow = dict.fromkeys(backbone)
-        others = [parameter for parameter in parameters if parameter not in slow]
-        groups = [{"params": others}, {"params": [*slow], "lr": backbone_lr * lr}]
+        own = dict.fromkeys(backbone)
+        others = [parameter for parameter in parameters if parameter not in own]
+        groups = [{"params": others}, {"params": [*own], "lr": backbone_lr * lr}]
     optimizer = make(groups, lr=lr)
     # None: the recipe leaves the choice to us; missing: the optimiser offers none.
     open_choice = all(optimizer.defaults.get(name, "none") is None for name in KERNELS)

@@ -145,10 +145,9 @@ def build(recipe: Recipe, world: World | None = None, *, epoch: int = 1) -> Run:
     criterion = recipe.method.criterion(num_classes).to(device)
     # The release's order: the network's parameters, then the centers.
     parameters = [*network.parameters(), *criterion.parameters()]
-    slow = [] if recipe.backbone_lr == 1 else recipe.method.backbone(network).parameters()
-    optimizer = make_optimizer(
-        recipe.optimizer, parameters, lr=recipe.lr, backbone=slow, backbone_lr=recipe.backbone_lr
-    )
+    backbone = [] if recipe.backbone_lr == 1 else recipe.method.backbone(network).parameters()
+    rates = {"lr": recipe.lr, "backbone_lr": recipe.backbone_lr}
+    optimizer = make_optimizer(recipe.optimizer, parameters, backbone=backbone, **rates)
     for line in recipe.method.advice(optimizer):
         warnings.warn(line, stacklevel=2)
     average = moving_average(network, recipe.ema)

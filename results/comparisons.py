@@ -152,7 +152,7 @@ def _own_settings(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         flags = {k: v for k, v in row.variant.flags.items() if k not in ("arch", "label_noise")}
         arch = row.variant.flags["arch"]
-        if flags and (row.why or arch == "resnet18") and arch not in seen:
+        if (row.why or arch == "resnet18") and arch not in seen:
             who = "all but those below" if arch == "resnet18" else row.method.split(",")[0]
             yield f"{who}: {' '.join(as_flags(flags))}{f' ({row.why})' if row.why else ''}"
         seen.add(arch)

@@ -171,13 +171,7 @@ FERATT_NEEDS = {
 
 
 #: The protocol of DAN's ablations, at a size at which a map has 4x4 positions.
-ABLATION_PROTOCOL = {
-    "image_size": 112,
-    "epochs": 4,
-    "batch_size": 64,
-    "scheduler": "cosine",
-    "amp": "auto",
-}
+ABLATION_PROTOCOL = {**PROTOCOL, "image_size": 112, "epochs": 4}
 
 
 def _ablation(method: str, name: str, **flags: Any) -> Row:

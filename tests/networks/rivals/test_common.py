@@ -67,6 +67,26 @@ def test_dans_flags_are_refused_by_name(arch):
         Method(arch=arch, fcn_loss="none")
 
 
+@pytest.mark.parametrize("arch", ["dan", "resnet18", *RIVALS])
+def test_the_backbone_is_a_resnet_and_the_classifier_is_not_of_it(arch):
+    method = method_of(arch)
+    network = method.network(3, image_size=32)
+    backbone = set(method.backbone(network).parameters())
+    # Convolutions and batch norms: 20 of each in a ResNet-18, FERAtt's ResNet-34 has 36.
+    assert len(backbone) == (108 if arch == "feratt" else 60)
+    assert backbone < set(network.parameters())
+    assert not backbone & set(network.fc.parameters())
+
+
+def test_without_attention_feratt_has_no_backbone(data, tmp_path):
+    flags = ("--arch", "feratt", *QUICK["feratt"], "--backbone-lr", 0.1)
+    last = train_tiny(data, tmp_path, *flags, recipe=RECIPE)
+    assert [len(group["params"]) > 0 for group in last["optimizer_state_dict"]["param_groups"]] == [
+        True,
+        False,
+    ]
+
+
 @pytest.mark.parametrize("arch", RIVALS)
 def test_a_checkpoints_network_is_rebuilt_from_weights_and_settings(arch):
     torch.manual_seed(0)
