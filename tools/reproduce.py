@@ -12,10 +12,10 @@ ones go on where they stopped, so the same command may be given again at any tim
 FER+, where the paper has no pre-trained backbone, a ResNet-18 is trained first and every row starts
 from it, unless --pretrained names another.
 
-`rivals` trains all methods of docs/rivals.md under one protocol (--image-size 96, --epochs 10),
-`noise` does so with 0, 10, 20 and 30 % of the training labels flipped; `ablations` trains DAN with
-other losses, heads, fusions and scales (--image-size 112, --epochs 4). --dataset demo is synthetic
-faces in RAF-DB's layout (python -m datasets.demo rafdb).
+`rivals` trains all methods of docs/rivals.md under one protocol (--image-size 112, --epochs 4),
+`noise` does so with 0, 10, 20 and 30 % of the training labels flipped, `ablations` trains DAN with
+other losses, heads, fusions and scales. Runs that they have in common are trained once. --dataset
+demo is synthetic faces in RAF-DB's layout (python -m datasets.demo rafdb).
 
 Small runs do not keep the threads of a CPU busy: with --jobs 2 two runs share the cores, and both
 are done sooner than one after the other. The output of each is in a file beside its run folder.
@@ -101,7 +101,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     add(
         "--methods",
         metavar="ARCHS",
-        help="of rivals and noise: methods to run, with commas: resnet18,scn,eac,dan [all]",
+        help="of our comparisons: methods to run, with commas: resnet18,scn,eac,dan [all]",
     )
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 [1]")
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")

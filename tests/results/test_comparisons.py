@@ -10,7 +10,7 @@ import pytest
 from common.errors import InputError
 from results.comparisons import comparison_tables, every_table
 from results.costs import cost_of
-from results.experiments import ABLATION_PROTOCOL, COMPARISONS, PROTOCOL
+from results.experiments import COMPARISONS, PROTOCOL
 from results.paired import holm, paired_comparison
 from results.render import as_markdown, as_text, records
 from results.runs import read_runs
@@ -18,8 +18,8 @@ from tests.support.run_folders import write_run
 
 #: By name: rows of rivals and noise, and those of the ablations.
 ROWS, ABLATIONS = (
-    {row.variant.name: row for t in COMPARISONS if t.place == place for row in t.rows}
-    for place in ("protocol", "ablations")
+    {row.variant.name: row for t in COMPARISONS if t.name in names for row in t.rows}
+    for names in (("rivals", "noise"), ("ablations",))
 )
 IMAGES = 40
 SHARED = {**PROTOCOL, "pretrained": "runs/backbone/last.pth"}
@@ -158,12 +158,31 @@ def test_a_comparison_can_be_asked_for_by_name_and_is_in_no_table_of_the_papers_
         assert [table.name for table in comparison_tables(runs, names)] == [expected]
         own = [table.name for table in every_table(runs, tmp_path, names) if not table.is_papers]
         assert own == [expected]
+    write(tmp_path / "same-rates", "dan", 0, lr=3e-4, backbone_lr=1.0)
+    runs, _ = read_runs(tmp_path)
     own = [table.name for table in every_table(runs, tmp_path, ["table5"]) if not table.is_papers]
     assert own == ["table3"]
 
 
+def test_runs_of_several_comparisons_stand_in_each_that_shows_more_of_them(tmp_path):
+    for name in ("resnet18", "dan", "scn"):
+        write(tmp_path, name, 0)
+    assert {table for table, _ in rows_of(tmp_path)} == {"rivals"}
+    write(tmp_path, "resnet18-noise20", 0)
+    assert {table for table, _ in rows_of(tmp_path)} == {"rivals", "noise"}
+    write_run(
+        tmp_path / "dan-heads2",
+        "fer2013",
+        [0.5, 0.5],
+        images=(100, IMAGES),
+        published=False,
+        **{**SHARED, **ABLATIONS["dan-heads2"].variant.flags},
+    )
+    assert {table for table, _ in rows_of(tmp_path)} == {"rivals", "noise", "ablations"}
+
+
 def test_ablations_are_tested_against_dan_and_dan_against_the_resnet18(tmp_path):
-    shared = {**ABLATION_PROTOCOL, "pretrained": "b.pth"}
+    shared = {**PROTOCOL, "pretrained": "b.pth"}
     del shared["epochs"]
     right = {name: rights(i, 0.6) for i, name in enumerate(("resnet18", "dan", "dan-heads2-sum"))}
     for name, each in right.items():

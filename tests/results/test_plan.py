@@ -132,9 +132,9 @@ def test_methods_start_from_one_backbone_and_go_by_cost_with_all_their_seeds():
     for run in (backbone, *rows):
         flags = flags_of(run)
         shown = [flags[name] for name in ("image_size", "batch_size", "limit", "label_noise")]
-        assert shown == [96, 64, 800, 0.0]
+        assert shown == [112, 64, 800, 0.0]
     lengths = {flags_of(run)["epochs"] for run in rows}
-    assert (lengths, flags_of(backbone)["epochs"]) == ({10}, 12)
+    assert (lengths, flags_of(backbone)["epochs"]) == ({4}, 12)
     starts = {run.folder.name[:-6]: flags_of(run)["pretrained"] for run in rows}
     assert starts.pop("feratt") == "none"
     assert set(starts.values()) == {str(backbone.folder / "last.pth")}
@@ -148,6 +148,7 @@ def test_a_method_has_the_optimiser_that_it_needs():
         "Adam(weight_decay=0.0005)",
         1e-4,
     )
+    assert (rows["dan"]["lr"], rows["dan"]["backbone_lr"]) == (0.01, 0.01)
     for name, flags in rows.items():
         same = {"epochs", "batch_size", "scheduler", "image_size", "limit", "seed"}
         assert {k: flags[k] for k in same} == {k: common[k] for k in same}
@@ -155,10 +156,10 @@ def test_a_method_has_the_optimiser_that_it_needs():
 
 
 def test_the_protocol_can_be_overridden_but_not_the_rows():
-    given = ("--image-size", "112", "--epochs", "4", "--pretrained", "x.pth")
+    given = ("--image-size", "96", "--epochs", "9", "--pretrained", "x.pth")
     rows = plan("rivals", "ferplus", *given)
     assert len(rows) == 11  # no backbone to train
-    assert {(flags_of(run)["image_size"], flags_of(run)["epochs"]) for run in rows} == {(112, 4)}
+    assert {(flags_of(run)["image_size"], flags_of(run)["epochs"]) for run in rows} == {(96, 9)}
     for flag in ("--lr", "--optimizer", "--label-noise", "--dda-gamma"):
         with pytest.raises(InputError, match=f"{flag} is set by the table"):
             plan("rivals", "ferplus", flag, "0.1")
@@ -177,15 +178,19 @@ def test_noise_shares_clean_runs_with_the_methods_and_each_share_has_its_backbon
     assert noisy["pretrained"] == str(place / "backbone-noise20/last.pth")
 
 
-def test_ablations_have_a_place_and_a_protocol_of_their_own():
-    backbone, first, *rows = plan("ablations", "ferplus", "--votes", "soft", seeds=3)
-    assert backbone.folder == RUNS / "ablations/ferplus/backbone"
-    assert names([first]) == ["ferplus/resnet18-seed0"]
-    assert names(rows)[2:5] == [f"ferplus/dan-seed{seed}" for seed in (0, 1, 2)]
-    assert len(rows) + 1 == 3 * 19
+def test_ablations_share_the_resnet18_and_dan_with_the_methods():
+    methods = {run.folder: run for run in plan("rivals", "ferplus", "--votes", "soft", seeds=3)}
+    backbone, *rows = plan("ablations", "ferplus", "--votes", "soft", seeds=3)
+    assert flags_of(backbone) == flags_of(methods[backbone.folder])
+    shared = names([run for run in rows if run.folder in methods])
+    assert shared == [f"ferplus/{name}-seed{i}" for name in ("resnet18", "dan") for i in range(3)]
+    assert len(rows) == 3 * 19
     for run in rows:
         flags = flags_of(run)
-        assert (flags["image_size"], flags["lr"], flags["votes"]) == (112, 3e-4, "soft")
+        assert flags == flags_of(methods.get(run.folder, run))
+        rates = (3e-4, 1.0) if flags["arch"] == "resnet18" else (0.01, 0.01)
+        assert (flags["lr"], flags["backbone_lr"]) == rates
+        assert (flags["image_size"], flags["votes"]) == (112, "soft")
 
 
 def test_synthetic_faces_lie_where_the_demo_writes_them():

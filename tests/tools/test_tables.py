@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from results.experiments import ABLATION_PROTOCOL, COMMON
+from results.experiments import COMMON, DAN_NEEDS, PROTOCOL
 from results.runs import read_runs
 from tests.support.run_folders import write_run
 from tools import tables
@@ -37,7 +37,9 @@ def page(tmp_path, monkeypatch) -> Path:
 
 def write(folder: Path, accuracy: float, *, dataset: str = "ferplus", **flags) -> None:
     """A run of the ablations."""
-    given = {**ABLATION_PROTOCOL, **COMMON, "pretrained": "b.pth", **flags}
+    rates = COMMON if flags.get("arch") == "resnet18" else {**COMMON, **DAN_NEEDS}
+    given = {**PROTOCOL, **rates, "pretrained": "b.pth", **flags}
+    given.pop("why", "")
     del given["epochs"]
     write_run(folder, dataset, [accuracy], **given)
 
