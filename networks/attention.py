@@ -1,6 +1,8 @@
-"""Where the heads of a DAN look: their spatial maps, how far these overlap, Grad-CAM++."""
+"""The heads of a DAN: their spatial maps and how far these overlap, Grad-CAM++, saturation."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,24 @@ def map_overlaps(maps: Tensor) -> Tensor:
     shares = flat / flat.sum(dim=2, keepdim=True)
     one, other = shares.unsqueeze(2), shares.unsqueeze(1)
     return torch.minimum(one, other).sum(dim=3) / torch.maximum(one, other).sum(dim=3)
+
+
+def saturation(network: DAN, images: Tensor) -> Tensor:
+    """Where the log-softmax over the heads (Eq. 5) is saturated: the share of channels, (B,).
+
+    It is in a channel whose largest head has more than 99 % of the softmax: there the log-softmax
+    of the others is their gap to the largest, which itself gives nothing. 0 for one head.
+
+    images: (B, 3, H, W), normalised. No gradients are computed; the network should be in eval mode.
+    Raises ValueError for a network with another fusion.
+    """
+    if network.fusion != "log-softmax":
+        raise ValueError(f"the fusion is {network.fusion}; only a log-softmax saturates")
+    if network.num_heads == 1:
+        return torch.zeros(len(images))
+    with torch.no_grad():
+        largest = network(images).heads.max(dim=1).values
+    return (largest > math.log(0.99)).float().mean(dim=1)
 
 
 def grad_cam_maps(network: nn.Module, images: Tensor) -> Tensor:

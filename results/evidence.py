@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.evaluate import Predictions
 from networks import DAN
-from networks.attention import map_overlaps, spatial_maps
+from networks.attention import map_overlaps, saturation, spatial_maps
 
 BATCH = 8  # images at a time: Grad-CAM++ keeps their whole autograd graph
 
@@ -54,7 +54,8 @@ class Attention(NamedTuple):
 
     looks: list[Look]
     overlaps: list[list[float]]  # per pair of heads, the mean over images
-    images: int  # over which the overlaps are averaged
+    images: int  # over which these are averaged
+    saturation: float | None  # of the fusion, see `networks.attention`; None: another fusion
 
     @property
     def mean_overlap(self) -> float:
@@ -96,7 +97,11 @@ def attention_of(
         Look(dataset.read_image(i), source_of(dataset, i), dataset.labels[i], heads.numpy())
         for i, heads in zip(indices[:looks], maps, strict=False)
     ]
-    return Attention(shown, map_overlaps(maps).nanmean(dim=0).tolist(), len(indices))
+    saturated = None
+    if network.fusion == "log-softmax":
+        saturated = float(in_batches(inputs, device, partial(saturation, network)).mean())
+    overlaps = map_overlaps(maps).nanmean(dim=0).tolist()
+    return Attention(shown, overlaps, len(indices), saturated)
 
 
 def in_batches(

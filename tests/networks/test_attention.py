@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
 from networks import DAN
-from networks.attention import grad_cam_maps, map_overlaps, spatial_maps
+from networks.attention import grad_cam_maps, map_overlaps, saturation, spatial_maps
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,37 @@ def test_equal_maps_overlap_wholly_and_disjoint_ones_not():
     assert found[0, 1] == pytest.approx(1)
     assert found[0, 2] == 0
     assert found[0, 3].isnan()
+
+
+@pytest.mark.parametrize("scale", [0.005, 0.05, 5.0])
+def test_saturation_is_the_share_of_channels_in_which_one_head_has_all(dan, scale):
+    """Counted by hand, for heads that are far from each other and near."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = [
+        head.ca.register_forward_hook(lambda _, __, a: scale * a) for head in dan.attention_heads()
+    ]
+    with torch.no_grad():
+        features = dan.features(images)
+        vectors = [head(features) for head in dan.attention_heads()]
+    expected = []
+    for image in range(2):
+        channels = [[float(vector[image, c]) for vector in vectors] for c in range(512)]
+        largest = [max(each) for each in channels]
+        weights = [
+            1 / sum(math.exp(a - top) for a in each)
+            for each, top in zip(channels, largest, strict=True)
+        ]
+        expected.append(sum(weight > 0.99 for weight in weights) / 512)
+    assert saturation(dan, images).tolist() == pytest.approx(expected, abs=0.003)
+    for hook in before:
+        hook.remove()
+
+
+def test_saturation_is_that_of_the_log_softmax_over_several_heads():
+    images = torch.randn(2, 3, 64, 64)
+    assert saturation(DAN(3, 1).eval(), images).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="the fusion is sum"):
+        saturation(DAN(3, 2, fusion="sum").eval(), images)
 
 
 def grad_cam_by_hand(network: DAN, images: Tensor, number: int) -> Tensor:

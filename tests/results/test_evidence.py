@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from common.batch import Sample
 from engine.evaluate import Predictions
 from networks import DAN
-from networks.attention import map_overlaps, spatial_maps
+from networks.attention import map_overlaps, saturation, spatial_maps
 from results.evidence import (
     BATCH,
     Attention,
@@ -108,4 +109,8 @@ def test_attention_is_that_of_each_image():
     torch.testing.assert_close(torch.tensor(found.overlaps, dtype=torch.float64), expected)
     assert found.images == 2
     assert found.mean_overlap == pytest.approx(float(expected[0, 1]))
-    assert Attention([], [[1.0]], 2).mean_overlap != Attention([], [[1.0]], 2).mean_overlap  # nan
+    images = torch.stack([faces[3].image, faces[1].image])
+    assert found.saturation == pytest.approx(float(saturation(network, images).mean()))
+    assert math.isnan(Attention([], [[1.0]], 2, 0.0).mean_overlap)
+    network.fusion = "sum"
+    assert attention_of(network, faces, [3], torch.device("cpu"), looks=1).saturation is None

@@ -121,7 +121,7 @@ def report(**changes) -> Report:
             | {"accuracy": 0.65, "mean_class_accuracy": 0.55, "macro_f1": 0.5},
         ],
         "mistakes": [Mistake(photo(), "a/one.jpg", 0, [0.0004, 0.9, 0.0996])],
-        "attention": Attention([Look(photo(2), "a/two.jpg", 1, maps)], overlaps, 64),
+        "attention": Attention([Look(photo(2), "a/two.jpg", 1, maps)], overlaps, 64, 0.375),
         "command": "python eval.py runs/x/last.pth --report out",
         "facts": {"PyTorch": "2.15.0"},
         **changes,
@@ -177,6 +177,7 @@ def test_the_page_has_the_numbers_of_the_report():
     assert "taken for Sad 90.0 % labelled Happy under 0.1 % others: Fear 10.0 %" in said
     # (0.25 + 0.5 + 0.75) / 3
     assert "Mean overlap of two heads: 0.500, over 64 images" in said
+    assert "saturated in 37.5 % of the channels" in said
     assert "4 x 4 positions" in said
     assert "python eval.py runs/x/last.pth --report out" in said
     assert "2.15.0" in said
@@ -214,7 +215,7 @@ def test_a_network_without_heads_and_a_run_without_history_say_so():
 def test_one_head_and_one_epoch_have_nothing_to_compare():
     whole = report()
     look = whole.attention.looks[0]
-    single = Attention([look._replace(maps=look.maps[:1])], [[1.0]], 8)
+    single = Attention([look._replace(maps=look.maps[:1])], [[1.0]], 8, 0.0)
     said = Parsed(page(report(attention=single, history=whole.history[:1]))).said()
     assert "There is one head" in said
     assert "last 50.00 % after epoch 1" in said
@@ -237,6 +238,7 @@ def test_names_from_files_are_text_wherever_they_stand(bad):
                 [look._replace(source=bad) for look in whole.attention.looks],
                 whole.attention.overlaps,
                 64,
+                0.375,
             ),
             command=bad,
             facts={bad: bad},
