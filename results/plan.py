@@ -155,10 +155,13 @@ def _planned(dataset: str, shared: Sequence[str], given: Mapping[str, Any]) -> P
 
 
 def published_sizes(dataset: str) -> tuple[int, int]:
-    """Images of the training and of the evaluated split, as published; of demo, as written."""
+    """Images of the training and of the evaluated split, as published; of demo, as written.
+
+    FER+'s are FER2013's, of which it labels all but a few.
+    """
     if dataset == "demo":
         return TRAIN_FACES, TEST_FACES
-    kind = DATASETS[SCRIPTS[dataset].dataset]
+    kind = DATASETS["fer2013" if dataset == "ferplus" else SCRIPTS[dataset].dataset]
     sizes = []
     for split in ("train", kind.evaluated_split):
         counts = kind.published_counts.get(split)

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import InputError
 from common.flags import settings
-from results.experiments import tables_named
+from results.experiments import SCRIPTS, tables_named
 from results.plan import BACKBONE, make_plan, published_sizes
 from tests.support.run_folders import write_metrics, write_run
 
@@ -249,3 +249,5 @@ def test_published_sizes_are_the_papers():
     assert published_sizes("rafdb") == (12_271, 3_068)
     assert published_sizes("affectnet8") == (287_651, 4_000)
     assert published_sizes("sfew") == (958, 436)
+    assert published_sizes("ferplus") == published_sizes("fer2013") == (28_709, 7_178)
+    assert all(min(published_sizes(dataset)) > 0 for dataset in SCRIPTS)
