@@ -51,8 +51,8 @@ def map_overlaps(maps: Tensor) -> Tensor:
 def saturation(network: DAN, images: Tensor) -> Tensor:
     """Where the log-softmax over the heads (Eq. 5) is saturated: the share of channels, (B,).
 
-    It is in a channel whose largest head has more than 99 % of the softmax: there the log-softmax
-    of the others is their gap to the largest, which itself gives nothing. 0 for one head.
+    A channel is saturated where one head has more than 99 % of the softmax: its own log-softmax is
+    nearly 0 there, the others' are their gaps to it. No channel is for one head.
 
     images: (B, 3, H, W), normalised. No gradients are computed; the network should be in eval mode.
     Raises ValueError for a network with another fusion.
@@ -60,7 +60,7 @@ def saturation(network: DAN, images: Tensor) -> Tensor:
     if network.fusion != "log-softmax":
         raise ValueError(f"the fusion is {network.fusion}; only a log-softmax saturates")
     if network.num_heads == 1:
-        return torch.zeros(len(images))
+        return images.new_zeros(len(images))
     with torch.no_grad():
         largest = network(images).heads.max(dim=1).values
     return (largest > math.log(0.99)).float().mean(dim=1)

@@ -53,7 +53,8 @@ def comparison_tables(
     for i, (table, group) in enumerate(found):
         earlier = any(group.folders() == other.folders() for _, other in found[:i])
         within = any(
-            group.folders() < other.folders() and larger.name != "noise" for larger, other in found
+            group.folders() < other.folders() and (table.name, larger.name) != ("rivals", "noise")
+            for larger, other in found
         )
         if not (earlier or within):
             kept.append(_printed(table, group))
@@ -92,11 +93,11 @@ def protocols(table: Table, runs: Sequence[FinishedRun]) -> list[Protocol]:
 
 
 def fits(row: Row, run: FinishedRun) -> bool:
-    """Whether a run is one of this row: its settings, the method's others at defaults."""
+    """Whether a run is one of this row: its settings, the method's others and noise at defaults."""
     if run.dataset not in SCRIPTS:
         return False
     wanted = _settings(run.dataset, tuple(as_flags(row.variant.flags)))
-    names = {*row.variant.flags, *OF_METHODS}
+    names = {*row.variant.flags, *OF_METHODS, "label_noise"}
     return all(run.settings.get(name, wanted[name]) == wanted[name] for name in names)
 
 
@@ -133,7 +134,7 @@ def _printed(table: Table, group: Protocol) -> Printed:
     protocol = train_command(dataset, as_flags({**SCRIPTS[dataset].flags, **changed}))
     rows = [row for row in table.rows if row.variant.name in group.rows]
     missing = [row.method for row in table.rows if row not in rows]
-    notes = [*_own_settings(rows), *_remarks(rows, dataset), *table.notes]
+    notes = [*_own_settings(table, rows), *_remarks(rows, dataset), *table.notes]
     notes += [f"not run: {', '.join(missing)}"] if missing else []
     tests = {row.variant.name: _against_baseline(row, group) for row in rows}
     done = {name: test.p_value for name, test in tests.items() if test}
@@ -146,16 +147,18 @@ def _printed(table: Table, group: Protocol) -> Printed:
     return Printed(table.name, title, dataset, protocol, False, lines, notes)
 
 
-def _own_settings(rows: Sequence[Row]) -> Iterator[str]:
-    """What each method has of its own; the optimiser that most have, once."""
-    seen = set()
-    for row in rows:
-        flags = {k: v for k, v in row.variant.flags.items() if k not in ("arch", "label_noise")}
-        arch = row.variant.flags["arch"]
-        if (row.why or arch == "resnet18") and arch not in seen:
-            who = "all but those below" if arch == "resnet18" else row.method.split(",")[0]
-            yield f"{who}: {' '.join(as_flags(flags))}{f' ({row.why})' if row.why else ''}"
-        seen.add(arch)
+def _own_settings(table: Table, rows: Sequence[Row]) -> Iterator[str]:
+    """The optimiser that most of the rows have, and what an arch has of its own."""
+    shown = {row.variant.flags["arch"] for row in rows}
+    # The first row of an arch, so for DAN the one without an ablation.
+    first = {row.variant.flags["arch"]: row for row in reversed(table.rows)}
+    for arch in (name for name in reversed(first) if name in shown):
+        row, hidden = first[arch], ("arch", "label_noise")
+        flags = {name: v for name, v in row.variant.flags.items() if name not in hidden}
+        if arch == "resnet18":
+            yield f"every --arch but those named here: {' '.join(as_flags(flags))}"
+        elif row.why:
+            yield f"--arch {arch}: {' '.join(as_flags(flags))} ({row.why})"
 
 
 def _against_baseline(row: Row, group: Protocol) -> PairedComparison | None:

@@ -50,12 +50,12 @@ class Look(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """Where the heads look in some images, and how far they overlap in more."""
+    """Where the heads look in some images; their overlap and the fusion's saturation in more."""
 
     looks: list[Look]
     overlaps: list[list[float]]  # per pair of heads, the mean over images
-    images: int  # over which these are averaged
-    saturation: float | None  # of the fusion, see `networks.attention`; None: another fusion
+    images: int  # over which overlaps and saturation are averaged
+    saturation: float | None  # see `networks.attention`; None: the fusion is no log-softmax
 
     @property
     def mean_overlap(self) -> float:

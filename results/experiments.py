@@ -111,7 +111,7 @@ TABLES = (
 )
 
 
-#: What all rows share: FER2013's recipe, at a size at which a map has 4x4 positions.
+#: What the rows of our comparisons share; at this size a map has 4x4 positions.
 PROTOCOL = {
     "image_size": 112,
     "epochs": 4,
@@ -158,14 +158,14 @@ DDA_NEEDS = {
 SCN_NEEDS = {
     "scn_margin1": 0.07,
     "scn_relabel_epoch": 2,
-    "why": "the authors' margin for batches of 64; relabelling from the second epoch, as 10 never "
-    "comes",
+    "why": "the authors' margin for batches of 64; relabelling from the second epoch, as the "
+    "default, 10, is never reached",
 }
 DAN_NEEDS = {
     "lr": 0.01,
     "backbone_lr": 0.01,
-    "why": "the scale of the BatchNorm over its logits has to grow; on held-out faces, after 3 "
-    "epochs at 64 px, 81.1 % with these rates, 79.3 % with 0.0003 for all",
+    "why": "the scale of the BatchNorm over its logits has to grow; on FER+'s held-out faces, "
+    "after 3 epochs at 64 px, 81.1 % with these rates, 79.3 % with 0.0003 for all",
 }
 FERATT_NEEDS = {
     "optimizer": "adam-5e-4",
@@ -206,7 +206,7 @@ def _ablations() -> tuple[Row, ...]:
     )
 
 
-#: Folder of their runs, of which they share some: the ResNet-18's, DAN's, the clean ones.
+#: Folder of all comparisons' runs: they share the ResNet-18's, DAN's and the clean ones.
 PROTOCOL_PLACE = "protocol"
 NOT_COMPARABLE = (
     "published numbers are not comparable with ours or with each other: other test images (on "
@@ -327,7 +327,7 @@ def with_methods(table: Table, methods: Sequence[str] | None) -> Table:
     if methods is None:
         return table
     if table not in COMPARISONS:
-        raise InputError(f"--methods chooses rows of our comparisons; {table.name} has --only")
+        raise InputError(f"--methods is for rivals, noise and ablations; {table.name} has --only")
     known = dict.fromkeys(method_of(row) for row in table.rows)
     for name in methods:
         if name not in known:

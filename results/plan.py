@@ -143,6 +143,8 @@ def _check_extra(extra: Sequence[str], tables: Sequence[tuple[Table, str]]) -> N
     own |= {name for script in SCRIPTS.values() for name in script.flags}
     rows = [row for table, _ in tables for row in table.rows]
     own |= {name for row in rows for name in row.variant.flags if name != "pretrained"}
+    if any(table.shared for table, _ in tables):
+        own |= {"label_noise"}  # noise has its own comparison
     taken = [f"--{name.replace('_', '-')}" for name in sorted(own)]
     clash = [word for word in extra if word.split("=")[0] in taken]
     if clash:
@@ -157,7 +159,7 @@ def _planned(dataset: str, shared: Sequence[str], given: Mapping[str, Any]) -> P
 def published_sizes(dataset: str) -> tuple[int, int]:
     """Images of the training and of the evaluated split, as published; of demo, as written.
 
-    FER+'s are FER2013's, of which it labels all but a few.
+    FER+'s are FER2013's, an upper bound: it leaves out those without a clear vote.
     """
     if dataset == "demo":
         return TRAIN_FACES, TEST_FACES

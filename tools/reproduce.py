@@ -14,8 +14,8 @@ from it, unless --pretrained names another.
 
 `rivals` trains all methods of docs/rivals.md under one protocol (--image-size 112, --epochs 4),
 `noise` does so with 0, 10, 20 and 30 % of the training labels flipped, `ablations` trains DAN with
-other losses, heads, fusions and scales. Runs that they have in common are trained once. --dataset
-demo is synthetic faces in RAF-DB's layout (python -m datasets.demo rafdb).
+other losses, heads, fusions and scales. With the same flags, runs that they have in common are
+trained once. --dataset demo is synthetic faces in RAF-DB's layout (python -m datasets.demo rafdb).
 
 Small runs do not keep the threads of a CPU busy: with --jobs 2 two runs share the cores, and both
 are done sooner than one after the other. The output of each is in a file beside its run folder.
@@ -101,7 +101,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     add(
         "--methods",
         metavar="ARCHS",
-        help="of our comparisons: methods to run, with commas: resnet18,scn,eac,dan [all]",
+        help="of rivals, noise, ablations: methods to run, with commas: resnet18,scn,eac,dan [all]",
     )
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 [1]")
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept [runs]")

@@ -96,8 +96,10 @@ def test_what_is_printed_says_the_protocol_and_what_each_has_of_its_own(tmp_path
     text = as_text(comparison_tables(runs))
     assert "Methods under one protocol, fer2013 (not the published images), 100 training" in text
     assert "--pretrained runs/backbone/last.pth" in text.split("\n")[1]
-    assert "all but those below: --optimizer adamw --lr 0.0003" in text
-    assert "FERAtt: --optimizer adam-5e-4 --lr 0.0001 --pretrained none (its authors'" in text
+    assert "every --arch but those named here: --optimizer adamw --lr 0.0003" in text
+    assert (
+        "--arch feratt: --optimizer adam-5e-4 --lr 0.0001 --pretrained none (its authors'" in text
+    )
     assert "not run: center loss, island loss, DDA loss" in text
     assert "published numbers are not comparable" in text
     assert "corrected by Holm's method" in text
@@ -164,12 +166,20 @@ def test_a_comparison_can_be_asked_for_by_name_and_is_in_no_table_of_the_papers_
     assert own == ["table3"]
 
 
-def test_runs_of_several_comparisons_stand_in_each_that_shows_more_of_them(tmp_path):
+def test_runs_that_comparisons_share_make_no_table_of_a_part_of_another(tmp_path):
+    def tables(names=None):
+        printed = comparison_tables(read_runs(tmp_path)[0], names)
+        return [(table.name, [line.method for line in table.lines]) for table in printed]
+
+    clean = ["ResNet-18", "SCN", "DAN"]
     for name in ("resnet18", "dan", "scn"):
         write(tmp_path, name, 0)
-    assert {table for table, _ in rows_of(tmp_path)} == {"rivals"}
-    write(tmp_path, "resnet18-noise20", 0)
-    assert {table for table, _ in rows_of(tmp_path)} == {"rivals", "noise"}
+    assert tables() == [("rivals", clean)]
+    for name in ("resnet18-noise20", "dan-noise20"):
+        write(tmp_path, name, 0)
+    noise = ("noise", [*clean, "ResNet-18, 20 %", "DAN, 20 %"])
+    assert tables() == [("rivals", clean), noise]
+    assert tables(["ablations"]) == [("ablations", ["ResNet-18", "DAN"])]
     write_run(
         tmp_path / "dan-heads2",
         "fer2013",
@@ -178,7 +188,10 @@ def test_runs_of_several_comparisons_stand_in_each_that_shows_more_of_them(tmp_p
         published=False,
         **{**SHARED, **ABLATIONS["dan-heads2"].variant.flags},
     )
-    assert {table for table, _ in rows_of(tmp_path)} == {"rivals", "noise", "ablations"}
+    ablations = ("ablations", ["ResNet-18", "DAN", "2 heads"])
+    assert tables() == [("rivals", clean), noise, ablations]
+    text = as_text(comparison_tables(read_runs(tmp_path)[0], ["ablations"]))
+    assert "--arch dan: --optimizer adamw --lr 0.01 --backbone-lr 0.01 (the scale" in text
 
 
 def test_ablations_are_tested_against_dan_and_dan_against_the_resnet18(tmp_path):

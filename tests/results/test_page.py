@@ -178,6 +178,8 @@ def test_the_page_has_the_numbers_of_the_report():
     # (0.25 + 0.5 + 0.75) / 3
     assert "Mean overlap of two heads: 0.500, over 64 images" in said
     assert "saturated in 37.5 % of the channels" in said
+    other = report().attention._replace(saturation=None)  # another fusion
+    assert "saturated" not in Parsed(page(report(attention=other))).said()
     assert "4 x 4 positions" in said
     assert "python eval.py runs/x/last.pth --report out" in said
     assert "2.15.0" in said

@@ -39,7 +39,7 @@ def planned(name: str, *extra: str, only: list[str]):
         (["table1", "--frobnicate", "1"], "--frobnicate"),
         (["table1", "--epochs", "none"], "--epochs"),
         (["table1", "--only", "dan-heads2"], "--only names 'dan-heads2'"),
-        (["table1", "--methods", "dan"], "--methods chooses rows of our comparisons"),
+        (["table1", "--methods", "dan"], "--methods is for rivals, noise and ablations"),
         (["rivals", "--methods", "poster"], "--methods names 'poster'"),
         (["rivals", "--only", "dan-heads2"], "--only names 'dan-heads2'"),
         (["noise", "--label-noise", "0.5"], "--label-noise is set by the table"),
