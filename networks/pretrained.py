@@ -16,7 +16,7 @@ from .method import network_for
 
 #: Weights that come with this project, and those that are taken where none are asked for.
 SHIPPED = Path(__file__).parents[1] / "models"
-DEFAULT_WEIGHTS = "resnet18_ferplus"
+DEFAULT_WEIGHTS = "dan_ferplus"
 RELEASED_IMAGE_SIZE = 224
 AFFECTNET8 = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
 #: How the released files are named, "affecnet" spelled so: their data set, and its classes in label

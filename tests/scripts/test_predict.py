@@ -296,9 +296,9 @@ def test_bad_flags_are_one_line(arguments, words, checkpoint, tmp_path, monkeypa
 def test_without_weights_the_message_says_what_to_give(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
     patch(1).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"resnet18_ferplus are not in .*\(--checkpoint FILE\)"):
+    with pytest.raises(InputError, match=r"dan_ferplus are not in .*\(--checkpoint FILE\)"):
         predict.main([str(tmp_path / "x.png")])
-    save_checkpoint(tmp_path / "resnet18_ferplus.pth")
+    save_checkpoint(tmp_path / "dan_ferplus.pth")
     assert predict.main([str(tmp_path / "x.png"), "--detector", "none", "--device", "cpu"]) == 0
 
 
