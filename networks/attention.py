@@ -52,7 +52,7 @@ def saturation(network: DAN, images: Tensor) -> Tensor:
     """Where the log-softmax over the heads (Eq. 5) is saturated: the share of channels, (B,).
 
     A channel is saturated where one head has more than 99 % of the softmax: its own log-softmax is
-    nearly 0 there, the others' are their gaps to it. No channel is for one head.
+    nearly 0 there, the others' are their gaps to it. A single head counts as 0.
 
     images: (B, 3, H, W), normalised. No gradients are computed; the network should be in eval mode.
     Raises ValueError for a network with another fusion.

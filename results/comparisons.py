@@ -150,11 +150,13 @@ def _printed(table: Table, group: Protocol) -> Printed:
 def _own_settings(table: Table, rows: Sequence[Row]) -> Iterator[str]:
     """The optimiser that most of the rows have, and what an arch has of its own."""
     shown = {row.variant.flags["arch"] for row in rows}
-    # The first row of an arch, so for DAN the one without an ablation.
-    first = {row.variant.flags["arch"]: row for row in reversed(table.rows)}
-    for arch in (name for name in reversed(first) if name in shown):
-        row, hidden = first[arch], ("arch", "label_noise")
-        flags = {name: v for name, v in row.variant.flags.items() if name not in hidden}
+    first: dict[str, Row] = {}  # of each arch; DAN's is the one that nothing is ablated from
+    for row in table.rows:
+        first.setdefault(row.variant.flags["arch"], row)
+    for arch, row in first.items():
+        flags = {k: v for k, v in row.variant.flags.items() if k not in ("arch", "label_noise")}
+        if arch not in shown:
+            continue
         if arch == "resnet18":
             yield f"every --arch but those named here: {' '.join(as_flags(flags))}"
         elif row.why:
