@@ -103,9 +103,22 @@ def balanced(labels: Sequence[int], generator: torch.Generator) -> list[int]:
 
     This up-samples rare classes and down-samples frequent ones (paper, section 4.2).
     """
+    return _draws(labels, generator, power=0.0)
+
+
+def square_root(labels: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Draws with replacement, every class as likely as the square root of its images.
+
+    Halfway between `shuffle` and `balanced` (Mahajan et al., ECCV 2018).
+    """
+    return _draws(labels, generator, power=0.5)
+
+
+def _draws(labels: Sequence[int], generator: torch.Generator, *, power: float) -> list[int]:
+    """As many draws as images; the chance of a class is its number of images to this power."""
     classes = torch.tensor(labels)
-    weights = 1 / torch.bincount(classes).double()
+    weights = torch.bincount(classes).double() ** (power - 1)
     return list(WeightedRandomSampler(weights[classes], len(labels), generator=generator))
 
 
-SAMPLINGS = {"shuffle": shuffle, "balanced": balanced}
+SAMPLINGS = {"shuffle": shuffle, "sqrt": square_root, "balanced": balanced}

@@ -79,8 +79,8 @@ class Recipe:
     sampling: Callable = flag(
         shuffle,
         choices=SAMPLINGS,
-        help="images of an epoch: shuffle (each once), or balanced (as many draws, with "
-        "replacement, every class equally likely)",
+        help="images of an epoch: shuffle (each once), balanced (as many draws, with replacement, "
+        "every class equally likely), or sqrt (each as likely as the root of its images)",
     )
     image_size: int = flag(
         224,

@@ -19,6 +19,7 @@ from engine.optim import (
     make_optimizer,
     moving_average,
     shuffle,
+    square_root,
 )
 from tests.support.scripts import TINY, differences
 
@@ -233,6 +234,16 @@ def test_balanced_leaves_out_a_class_without_images():
     assert set(draws) <= {0, 1, 2, 3}
     long = balanced([0] * 900 + [5] * 100, generator())
     assert sum(draw >= 900 for draw in long) == pytest.approx(500, abs=64)
+
+
+def test_square_root_is_halfway_between_shuffled_and_balanced():
+    """Shares of 9,980 draws are within three standard deviations of the roots' shares."""
+    roots = torch.bincount(torch.tensor(LABELS)).double().sqrt()
+    expected = roots / roots.sum()
+    draws = square_root(LABELS, generator())
+    shares = torch.bincount(torch.tensor(LABELS)[draws], minlength=8) / len(LABELS)
+    deviations = (expected * (1 - expected) / len(LABELS)).sqrt()
+    assert ((shares - expected).abs() < 3 * deviations).all()
 
 
 def test_shuffle_draws_every_image_once():

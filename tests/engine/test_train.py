@@ -655,7 +655,7 @@ def assert_finite(value: object) -> None:
             assert_finite(item)
 
 
-@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+@pytest.mark.parametrize("sampling", ["shuffle", "sqrt", "balanced"])
 @pytest.mark.parametrize("loss", ["affinity", "center"])
 def test_a_class_without_training_images_trains(tmp_path, sampling, loss):
     root = write_labelled(tmp_path / "data", WITHOUT_FEAR * 3, EVERY)
@@ -670,7 +670,7 @@ def test_a_class_without_training_images_trains(tmp_path, sampling, loss):
     assert 7 * mean == pytest.approx(round(7 * mean))
 
 
-@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+@pytest.mark.parametrize("sampling", ["shuffle", "sqrt", "balanced"])
 def test_one_class_alone_is_learned_and_then_always_predicted(tmp_path, sampling):
     root = write_labelled(tmp_path / "data", [FEAR] * 16, [FEAR, FEAR, FEAR, *EVERY])
     flags = ("--sampling", sampling, "--epochs", 4, "--lr", 0.02)
