@@ -17,6 +17,8 @@ from networks.rivals.ran import RAN
 from networks.rivals.scn import SCN
 
 CPU = torch.device("cpu")
+#: Rounding of some twenty layers in float32, relative to the largest value; it differs by CPU.
+ROUNDING = 3e-5
 RIVALS = (EAC, RAN, SCN)
 
 
@@ -38,7 +40,9 @@ def _worst(ours: torch.Tensor, expected: torch.Tensor) -> float:
     return float((ours - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, ROUNDING), (torch.float64, 1e-10)]
+)
 @pytest.mark.parametrize(
     ("make", "size"),
     [
@@ -80,7 +84,7 @@ def test_a_model_in_train_mode_is_fused_as_in_eval_mode_and_stays_in_train_mode(
     assert model.training
     assert not any(parameter.requires_grad for parameter in fused.parameters())
     with torch.no_grad():
-        assert _worst(fused(images).logits, model.eval()(images).logits) < 1e-5
+        assert _worst(fused(images).logits, model.eval()(images).logits) < ROUNDING
 
 
 def test_fused_network_has_no_batch_norm_left():
@@ -137,7 +141,7 @@ def test_packed_network_agrees(make, bf16):
         for name in expected._fields:
             assert getattr(ours, name).dtype == getattr(expected, name).dtype
             worst = _worst(getattr(ours, name).float(), getattr(expected, name).float())
-            assert worst < (1e-2 if bf16 else 1e-5), name
+            assert worst < (1e-2 if bf16 else ROUNDING), name
 
 
 def test_a_padded_strided_grouped_convolution_is_packed_as_it_is():
@@ -177,7 +181,7 @@ def test_the_network_that_evaluates_leaves_the_trained_one_as_it_is():
         ours = fast_network(model, CPU)(images)
         assert model.training
         expected = model.eval()(images)
-    assert _worst(ours.logits, expected.logits) < 1e-5
+    assert _worst(ours.logits, expected.logits) < ROUNDING
     assert all(torch.equal(after, before[name]) for name, after in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
