@@ -66,7 +66,7 @@ demo-sfew: demo-backbone ## SFEW's frames, their alignment and its recipe on syn
 	@echo "confusion matrix: $(DEMO)/sfew-dan/report/confusion_matrix.png"
 
 test: lint ## lint, then every test: a few minutes on 2 cores
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --maxfail 3
 
 test-fast: $(VENV)/.installed-dev ## the tests that are not slow: three to four minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow"

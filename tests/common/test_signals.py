@@ -20,6 +20,7 @@ from engine import data as engine_data
 from engine.data import Loaded
 from engine.train import train
 from tests.support.scripts import (
+    PATIENCE,
     ROOT,
     Forked,
     batch_of,
@@ -59,7 +60,7 @@ def alive(pid: int) -> bool:
 
 def last_line(process: Forked | subprocess.Popen) -> str:
     """The last line of stderr at the end of a process, without a traceback before it."""
-    _out, errors = process.communicate(timeout=300)
+    _out, errors = process.communicate(timeout=PATIENCE)
     text = errors.decode().replace("\r", "\n")
     assert "Traceback" not in text
     assert "Exception ignored" not in text
@@ -206,7 +207,7 @@ call_main(main)
     assert process.stdout.readline() == b"ending\n"
     time.sleep(0.05)
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
 
 
@@ -214,7 +215,7 @@ def test_other_errors_end_as_before():
     process = run_code(
         "from common.errors import InputError\ndef main(): raise InputError('no')\ncall_main(main)"
     )
-    _out, errors = process.communicate(timeout=60)
+    _out, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (2, b"error: no\n")
 
 

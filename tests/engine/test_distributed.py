@@ -35,6 +35,7 @@ from tests.support.distributed_script import IMAGES, gradients, write_parts
 from tests.support.processes import processes
 from tests.support.scripts import (
     CLASSES,
+    PATIENCE,
     ROOT,
     SIZE,
     TINY,
@@ -69,7 +70,7 @@ def run_command(command: list[str], **environment: str) -> subprocess.CompletedP
         env={**script_environment(), **environment},
         capture_output=True,
         text=True,
-        timeout=900,  # three imports of torch; a busy machine takes minutes for them
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -243,7 +244,8 @@ def test_a_process_that_dies_stops_the_run_and_a_restart_goes_on(runs):
     result = results["restarted"]
     assert result.returncode == 0, result.stderr
     assert (place / "died").exists()
-    assert "process 0 of 2 has lost another one" in result.stderr
+    # Whether the other process says what it lost, before torchrun ends it, is a matter of time;
+    # test_a_signal_to_one_ends_the_other has it without torchrun.
     assert "from epoch 2" in result.stdout
     assert_same_content(place, "restarted")
 
@@ -316,7 +318,7 @@ def ends(started: list[Forked]) -> tuple[list[int], list[str]]:
     """The exit statuses, and the lines that the processes said on stderr apart from warnings."""
     said = []
     for process in started:
-        text = process.communicate(timeout=120)[1].decode().replace("\r", "\n")
+        text = process.communicate()[1].decode().replace("\r", "\n")
         assert "Traceback" not in text
         lines = [line for line in text.splitlines() if line.strip() and "%|" not in line]
         said += [line for line in lines if not line.startswith(("warning: ", "["))]

@@ -17,6 +17,7 @@ import eval as eval_script
 from datasets import RAFDB
 from engine.run_folder import FILES
 from tests.support.scripts import (
+    PATIENCE,
     ROOT,
     SIZE,
     assert_refused,
@@ -179,7 +180,7 @@ def test_ctrl_c_ends_with_a_line_and_a_run_that_can_go_on(tmp_path):
         while b"epoch 2/" not in (line := process.stdout.readline()):
             assert line, process.stderr.read()
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -201,7 +202,7 @@ def test_a_closed_pipe_gives_no_traceback():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert (result.stdout, result.stderr, result.returncode) == ("line\n", "", 141)

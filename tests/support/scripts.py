@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LABEL_FILE = "EmoLabel/list_patition_label.txt"
 CLASSES = 7
 SIZE = 32  # pixels, of the images and of the network's input
+#: Seconds to wait for a process: a busy machine takes minutes for three imports of torch.
+PATIENCE = 900
 
 # --------------------------------------------------------------------------------------------
 # Data sets
@@ -214,7 +216,7 @@ def _run(
     command: Sequence[str], cwd: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, timeout=300, check=False
+        command, cwd=cwd, env=environment, capture_output=True, timeout=PATIENCE, check=False
     )
     # Decoded here: text=True would turn the carriage returns of a progress bar into lines.
     streams = (result.stdout.decode(), result.stderr.decode())
@@ -254,13 +256,13 @@ class Forked:
     def wait_for(self, words: str) -> None:
         """Return when these words are printed; fails where the process ends before."""
         while words.encode() not in self.text:
-            ready, _, _ = select.select([self.stdout], [], [], 300)
+            ready, _, _ = select.select([self.stdout], [], [], PATIENCE)
             assert ready, f"the process does not get to {words!r}"
             part = os.read(self.stdout, 65536)
             assert part, self.communicate()[1].decode()
             self.text += part
 
-    def communicate(self, timeout: float = 300) -> tuple[bytes, bytes]:
+    def communicate(self, timeout: float = PATIENCE) -> tuple[bytes, bytes]:
         """What it printed, when it has ended; `returncode` is set as subprocess does it."""
         errors, streams = b"", {self.stdout, self.stderr}
         while streams:

@@ -20,7 +20,7 @@ from results.experiments import tables_named
 from results.paired import paired_comparison
 from results.plan import BACKBONE, make_plan
 from tests.support.run_folders import write_run
-from tests.support.scripts import Forked, run_script, snapshot, write_fer2013_csv
+from tests.support.scripts import PATIENCE, Forked, run_script, snapshot, write_fer2013_csv
 from tools import reproduce
 from tools.reproduce import Estimate, main
 
@@ -327,13 +327,13 @@ def test_a_signal_leaves_no_run_behind(tmp_path, monkeypatch, number, whom):
     process = Forked(lambda: main(command))
     try:
         pids: list[Path] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while len(pids) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
             pids = sorted(runs.rglob("pid"))
         (os.killpg if whom == "the job" else os.kill)(process.pid, number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate()
         assert process.returncode == 128 + number
         assert errors.decode().splitlines()[-1].startswith("stopped by ")
         assert len(list(runs.rglob("pid"))) == 2  # the third was not started
