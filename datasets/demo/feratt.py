@@ -18,8 +18,8 @@ from .painting import background
 from .rafdb import aligned_path, write_list
 from .writing import Job, Plan, Row, save
 
-# The ranges of the authors' code, where a face fills 236 of 276 pixels before it is moved; what then
-# is outside the picture is lost.
+# The ranges of the authors' code. There a face fills 236 of 276 pixels before it is moved; what is
+# then outside the picture is lost.
 SCALE = (0.8, 1.2)
 TURN = 45  # degrees to either side, in the plane
 SHIFT = 0.3  # of the picture's side, to either side
