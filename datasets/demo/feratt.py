@@ -20,7 +20,7 @@ from .writing import Job, Plan, Row, save
 
 # The ranges of the authors' code. There a face fills 236 of 276 pixels before it is moved; what is
 # then outside the picture is lost.
-SCALE = (0.8, 1.2)
+SCALE = 0.2  # larger or smaller
 TURN = 45  # degrees to either side, in the plane
 SHIFT = 0.3  # of the picture's side, to either side
 RELIGHT = (0.5, 1.5)  # limits of the factor on the face's lightness
@@ -34,6 +34,7 @@ def write_feratt(
     train: int = 3000,
     test: int = 1000,
     size: int = 128,
+    move: float = 1.0,
     seed: int = 0,
     workers: int | None = None,
 ) -> None:
@@ -42,22 +43,25 @@ def write_feratt(
     A face without its surroundings is scaled, turned and shifted onto another background. The
     folder `clean` has that picture, `masks` the face in it, and `Image/aligned` what a camera makes
     of it: the face relit towards the background's lightness; brightness, contrast, gamma and blur.
-    Of the authors' steps, warping and histogram equalisation are left out.
+    Of the authors' steps, warping and histogram equalisation are left out. With less `move` than 1,
+    a face is scaled, turned and shifted that much less.
 
     Raises:
-        InputError: a count below 7, a size below 32, a negative seed, fewer than one worker, or a
-            root that holds something else.
+        InputError: a count below 7, a size below 32, a move outside 0 to 1, a negative seed, fewer
+            than one worker, or a root that holds something else.
     """
     if size < 32:
         raise InputError(f"size is {size} pixels; faces are drawn from 32 pixels up")
-    counts, options = {"train": train, "test": test}, {"size": size}
+    if not 0 <= move <= 1:
+        raise InputError(f"move is {move}; expected 0 (faces stay in the middle) to 1")
+    counts, options = {"train": train, "test": test}, {"size": size, "move": move}
     plan = Plan(Path(root), "feratt", RAFDB.classes, counts, seed, workers, LABEL_FILE, options)
-    write_list(plan, partial(_write_picture, size))
+    write_list(plan, partial(_write_picture, size, move))
 
 
-def _write_picture(size: int, plan: Plan, job: Job) -> Row:
+def _write_picture(size: int, move: float, plan: Plan, job: Job) -> Row:
     face, rng = plan.draw(job, size=size, zoom=ZOOM, degrade=False)
-    place = random_place(rng, size)
+    place = random_place(rng, size, move)
     mask = warp(face.mask, place, (size, size))
     behind = scene(rng, size)
     clean = Image.composite(warp(face.image, place, (size, size)), behind, mask).convert("L")
@@ -69,12 +73,13 @@ def _write_picture(size: int, plan: Plan, job: Job) -> Row:
     return Row(name, transform_points(place, face.landmarks), face.yaw)
 
 
-def random_place(rng: np.random.Generator, size: int) -> np.ndarray:
+def random_place(rng: np.random.Generator, size: int, move: float = 1.0) -> np.ndarray:
     """A similarity (2, 3) that scales, turns and shifts a picture of `size` pixels."""
-    scale, angle = rng.uniform(*SCALE), np.deg2rad(rng.uniform(-TURN, TURN))
+    scale = 1 + move * rng.uniform(-SCALE, SCALE)
+    angle = move * np.deg2rad(rng.uniform(-TURN, TURN))
     turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     middle = np.full(2, size / 2)
-    center = middle + size * rng.uniform(-SHIFT, SHIFT, 2)
+    center = middle + move * size * rng.uniform(-SHIFT, SHIFT, 2)
     return np.column_stack([turn, center - turn @ middle])
 
 

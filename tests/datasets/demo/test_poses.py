@@ -113,13 +113,29 @@ def test_pictures_have_the_face_under_the_mask(tmp_path):
         targets = add(index, image)
         mask = np.asarray(targets["mask"])
         assert image.size == targets["mask"].size == targets["clean"].size == (64, 64)
-        assert 0.03 < (mask > 127).mean() < 0.4
-        assert all(mask[min(63, int(y)), min(63, int(x))] > 127 for x, y in points[index])
+        assert 0.1 < (mask > 127).mean() < 0.8
+        seen = points[index][((points[index] >= 0) & (points[index] < 64)).all(axis=1)].astype(int)
+        assert (mask[seen[:, 1], seen[:, 0]] > 127).all()
         for picture in (image, targets["clean"]):
             pixels = np.asarray(picture)
             assert (pixels == pixels[..., :1]).all()  # grey
     with pytest.raises(InputError, match="size is 8 pixels"):
         write_feratt(tmp_path / "x", size=8)
+    with pytest.raises(InputError, match=r"move is 2; expected 0 .* to 1"):
+        write_feratt(tmp_path / "x", move=2)
+
+
+def test_faces_are_moved_as_far_as_is_asked():
+    ends = []
+    for move in (0, 0.5, 1):
+        places = [random_place(np.random.default_rng(seed), 100, move) for seed in range(200)]
+        scales = np.array([np.hypot(*place[:, 0]) for place in places])
+        turns = np.rad2deg([np.arctan2(place[1, 0], place[0, 0]) for place in places])
+        middles = np.array([transform_points(place, np.full((1, 2), 50.0))[0] for place in places])
+        ends.append([abs(scales - 1).max(), abs(turns).max(), abs(middles - 50).max()])
+    assert ends[0] == pytest.approx([0, 0, 0], abs=1e-9)
+    assert ends[1] == pytest.approx([value / 2 for value in ends[2]])
+    assert ends[2] == pytest.approx([0.2, 45, 30], rel=0.05)
 
 
 def test_a_dark_face_before_a_bright_wall_is_lit_up():
