@@ -33,7 +33,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "per_class": {"type": int, "help": "faces per expression"},
     "seed": {"type": int, "help": "seed of all that is random"},
     "size": {"type": int, "help": "side of an image in pixels"},
-    "move": {"type": float, "help": "how far a face is moved; 1 is as FERAtt's authors do"},
+    "move": {"type": float, "help": "part of the authors' scale, turn and shift, 0 to 1"},
     "turn": {"type": float, "help": "degrees by which heads are turned at most; adds poses.csv"},
     "workers": {"type": int, "help": "processes; None is one per core"},
 }

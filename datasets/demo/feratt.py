@@ -74,7 +74,10 @@ def _write_picture(size: int, move: float, plan: Plan, job: Job) -> Row:
 
 
 def random_place(rng: np.random.Generator, size: int, move: float = 1.0) -> np.ndarray:
-    """A similarity (2, 3) that scales, turns and shifts a picture of `size` pixels."""
+    """A similarity (2, 3) of pixels that scales, turns and shifts a picture of `size` pixels.
+
+    move: the part of the ranges that is used, 0 (the identity) to 1.
+    """
     scale = 1 + move * rng.uniform(-SCALE, SCALE)
     angle = move * np.deg2rad(rng.uniform(-TURN, TURN))
     turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
