@@ -42,7 +42,7 @@ from results.comparisons import every_table
 from results.cross import Pair
 from results.metrics import metrics_json, metrics_text
 from results.page import write_report
-from results.poses import pose_logits_of, pose_metrics, pose_text
+from results.poses import pose_logits_of, pose_metrics, pose_text, yaws_for
 from results.render import FORMATS, remarks
 from results.report import make_report
 from results.robustness import corruption_numbers, reference_pair
@@ -145,6 +145,7 @@ def measure(
     """Run the network over the split, and once more with --tta's views."""
     trained, dataset, class_map = pair.trained, pair.dataset, pair.class_map
     skipped: list[str] = []
+    yaws = yaws_for(trained.network, dataset)
     with pose_logits_of(trained.network) as pose_logits:
         start = time.perf_counter()
         raw = predict_split(args, trained, dataset, device, skipped)
@@ -158,7 +159,7 @@ def measure(
         skipped=skipped,
         metrics=Metrics.of(predictions.logits, predictions.labels),
         calibrations=calibrations_of(trained, predictions),
-        poses=pose_metrics(trained.network, dataset, predictions, known_poses),
+        poses=pose_metrics(trained.network, yaws, predictions, known_poses),
         subsets=subset_numbers(subsets, predictions),
         tta=tta_metrics(args, trained, dataset, device, class_map) if args.tta else None,
         published=dataset.is_published() and all_images and not skipped,

@@ -128,7 +128,7 @@ def make_predictor(args: argparse.Namespace) -> FacePredictor:
             min_score=args.min_score,
         )
     print(
-        f"{trained.path}: {type(trained.network).__name__}, {', '.join(trained.class_names())}; "
+        f"{trained.path}: {trained.method}, {', '.join(trained.class_names())}; "
         f"detector {detector.name if detector else 'none'}; {device}",
         file=sys.stderr,
     )

@@ -84,7 +84,7 @@ def _read_faces(table: Path) -> pd.Series:
         points = rows[list(POINT_COLUMNS)].to_numpy(dtype=np.float64).reshape(-1, len(LANDMARKS), 2)
         yaws = [yaw_of(five) for five in points]
     except ValueError as error:
-        raise InputError(f"{table} has landmarks that are not numbers ({error})") from error
+        raise InputError(f"{table} has landmarks that no yaw can be read from ({error})") from error
     crops = [Path(name).with_suffix(".png").as_posix() for name in rows["image"]]
     return pd.Series(yaws, index=crops, dtype=np.float64)
 

@@ -51,6 +51,17 @@ class NormalizedTensor:
         return rows.view(self.size, self.size, 3).permute(2, 0, 1)
 
 
+class ImageAlone:
+    """A transform of the image alone: a mask has no brightness, and a clean picture is to stay."""
+
+    def __init__(self, transform: Callable[[Image.Image], Image.Image]):
+        self.transform = transform
+
+    def __call__(self, image: Image.Image, *targets: dict[str, Any]) -> Any:
+        changed = self.transform(image)
+        return (changed, *targets) if targets else changed
+
+
 def target_tensor(target: Any) -> Tensor:
     """A target as a plain tensor: an image (H, W) as (C, H, W) of 0 to 1, a tensor as it is."""
     if isinstance(target, Image.Image):
@@ -129,7 +140,7 @@ def fer2013_affine(size: int = 224) -> v2.Compose:
 
 def fer2013_strong(size: int = 224) -> v2.Compose:
     """As `fer2013_affine`, turned further, with brightness and contrast, and erased more often."""
-    color = v2.ColorJitter(brightness=0.3, contrast=0.3)
+    color = ImageAlone(v2.ColorJitter(brightness=0.3, contrast=0.3))
     return v2.Compose(
         [*_flip_and_move(size, degrees=20), color, *_erase(size, p=0.75, most=0.33)],
     )

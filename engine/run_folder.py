@@ -18,6 +18,7 @@ from filelock import SoftFileLock, Timeout
 from common.errors import InputError
 from common.files import make_folder, write_json, write_text
 from common.flags import settings
+from networks import name_of
 
 from .evaluate import Predictions
 
@@ -182,7 +183,7 @@ def announcement(run: Any) -> str:
     return (
         f"{run.recipe.name}: {config['training_images']:,} training and "
         f"{config['evaluated_images']:,} {config['evaluated_split']} images{layout}{flipped} at "
-        f"{run.image_size} px, {type(run.network).__name__} on {config['device']}"
+        f"{run.image_size} px, {name_of(run.network)} on {config['device']}"
         f"{' in bfloat16' if run.bf16 else ''}"
         f"{f' in {run.world.size} processes' if run.world.size > 1 else ''}"
         f", seed {run.recipe.seed} -> {run.folder}"

@@ -209,5 +209,6 @@ class ResNet18(nn.Module):
     def forward(self, images: Tensor) -> DANOutput:
         """Classify (B, 3, H, W); the pooled features are returned as a single head (B, 1, 512)."""
         features = self.features(images)
-        pooled = features.mean(dim=(2, 3))
-        return DANOutput(self.fc(pooled), features, pooled.unsqueeze(1))
+        with no_autocast(images):
+            pooled = full_precision(features).mean(dim=(2, 3))
+            return DANOutput(self.fc(pooled), features, pooled.unsqueeze(1))

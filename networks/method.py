@@ -52,7 +52,7 @@ class Method:
         "dan",
         choices=ARCHS,
         help="dan; the paper's baseline resnet18: backbone, pooling, linear layer; or a rival "
-        "(docs/rivals.md)",
+        "(docs/rivals.md; phanet is an interpretation of an abstract)",
     )
     heads: int = flag(4, check=positive, expected="at least 1", help="cross attention heads of DAN")
     fusion: str = flag(
@@ -234,6 +234,12 @@ def network_for(
     network = build()
     network.load_state_dict(dict(state_dict))
     return products_on_small_maps(network)
+
+
+def name_of(network: nn.Module) -> str:
+    """The network's class, and what has to be said wherever it is named."""
+    name, remark = type(network).__name__, getattr(network, "remark", "")
+    return f"{name} ({remark})" if remark else name
 
 
 def _builder(

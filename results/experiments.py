@@ -214,6 +214,7 @@ NOT_COMPARABLE = (
     "pre-trained on MS-Celeb-1M, each with its own augmentation and schedule, and most at the best "
     "epoch on the test split, of one run"
 )
+NO_POSES = "PhaNet-style learns poses where the data have them; FER2013 and FER+ have none"
 #: Comparisons under one protocol of ours, beside the paper's tables.
 COMPARISONS = (
     Table(
@@ -223,7 +224,7 @@ COMPARISONS = (
         "fer2013",
         _methods(),
         PROTOCOL,
-        ("differences are from the ResNet-18", NOT_COMPARABLE),
+        ("differences are from the ResNet-18", NO_POSES, NOT_COMPARABLE),
         PROTOCOL_PLACE,
     ),
     Table(

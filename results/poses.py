@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.errors import InputError
 from datasets import FaceDataset
 from datasets.targets import known_yaws
 from engine.evaluate import Predictions
@@ -31,15 +32,29 @@ def pose_logits_of(network: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
+def yaws_for(network: nn.Module, dataset: FaceDataset) -> Tensor | None:
+    """The yaw (N,) of every image of the split, degrees; None where the data set has none.
+
+    Yaws that do not fit are left out with a line that says so, unless the network predicts poses.
+    Then they raise InputError.
+    """
+    try:
+        return known_yaws(dataset)
+    except InputError as error:
+        if hasattr(network, "pose_edges"):
+            raise
+        print(f"no accuracy by pose: {error}", flush=True)
+        return None
+
+
 def pose_metrics(
-    network: nn.Module, dataset: FaceDataset, predictions: Predictions, pose_logits: list[Tensor]
+    network: nn.Module, yaws: Tensor | None, predictions: Predictions, pose_logits: list[Tensor]
 ) -> dict[str, Any] | None:
     """Images and accuracy of each bin of the yaw, and the accuracy of the pose if it is predicted.
 
-    The bins are the network's, else `POSE_EDGES`; None where the data set has no yaw. Fractions,
-    None for a bin without images.
+    The bins are the network's, else `POSE_EDGES`; yaws are those of `yaws_for`, None without any.
+    Fractions, None for a bin without images.
     """
-    yaws = known_yaws(dataset)
     if yaws is None:
         return None
     edges = getattr(network, "pose_edges", torch.tensor(POSE_EDGES)).cpu()

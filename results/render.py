@@ -38,8 +38,8 @@ BESIDE_LEGEND = (
     "Comparisons: parameters in training; multiply-adds of one image at test; images/s in "
     "training, the median over the seeds of each run's median epoch, beside whatever else the "
     "machine did; the difference in accuracy after the last epoch, in points, with its 95 % "
-    "interval and p-value, paired over images and seeds, then corrected by Holm's method for all "
-    "tests of the table."
+    "interval and p-value, on the same images, with images and seeds as samples, then corrected by "
+    "Holm's method for all tests of the table."
 )
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from datasets.corruptions import SEVERITIES, corrupt
 from engine.evaluate import Predictions
-from networks import DAN
+from networks import DAN, name_of
 
 from .evidence import Attention, Mistake, attention_of, classes_in_turn, worst_mistakes
 from .runs import read_metrics
@@ -74,7 +74,7 @@ def make_report(
         attention = attention._replace(looks=[o._replace(label=known[i]) for o, i in looks])
     return Report(
         numbers=numbers,
-        network=type(network).__name__,
+        network=name_of(network),
         history=read_metrics(run / "metrics.csv"),
         mistakes=worst_mistakes(dataset, predictions, MISTAKES),
         attention=attention,

@@ -17,7 +17,7 @@ from datasets import DATASETS, FaceDataset, Framing, transforms
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
 from engine.folds import fold_checksum, fold_images, is_fold
-from networks import fast_network
+from networks import fast_network, name_of
 from networks.pretrained import Checkpoint, read_checkpoint
 from networks.rivals import RIVALS
 
@@ -38,8 +38,8 @@ class Trained(Checkpoint):
 
     @property
     def method(self) -> str:
-        """The network's class and, where training was another method's, that `--arch`."""
-        name, arch = type(self.network).__name__, self.settings.get("arch")
+        """The network and, where training was another method's, that `--arch`."""
+        name, arch = name_of(self.network), self.settings.get("arch")
         return f"{name} (--arch {arch})" if arch in RIVALS else name
 
     @property

@@ -1,4 +1,4 @@
-"""Is a method better than a reference on the same images? Paired tests over images and seeds.
+"""Is a method better than a reference on the same images? Tests over images and seeds.
 
     python -m tools.compare runs/resnet18-seed0 runs/dan-seed0
     python -m tools.compare 'runs/rafdb/resnet18-seed*' 'runs/rafdb/dan-seed*'

@@ -18,8 +18,8 @@ from .painting import background
 from .rafdb import aligned_path, write_list
 from .writing import Job, Plan, Row, save
 
-# The ranges of the authors' code. There a face fills 236 of 276 pixels before it is moved; what is
-# then outside the picture is lost.
+# The ranges of the authors' code. There a face's picture fills 256 of 276 pixels before it is
+# moved; what is then outside is lost.
 SCALE = 0.2  # larger or smaller
 TURN = 45  # degrees to either side, in the plane
 SHIFT = 0.3  # of the picture's side, to either side
@@ -43,8 +43,9 @@ def write_feratt(
     A face without its surroundings is scaled, turned and shifted onto another background. The
     folder `clean` has that picture, `masks` the face in it, and `Image/aligned` what a camera makes
     of it: the face relit towards the background's lightness; brightness, contrast, gamma and blur.
-    Of the authors' steps, warping and histogram equalisation are left out. With less `move` than 1,
-    a face is scaled, turned and shifted that much less.
+    Of the authors' steps, warping, histogram equalisation, limits of the lightness and swapping of
+    colours are left out; their masks are closed and eroded, ours are exact. With less `move` than
+    1, a face is scaled, turned and shifted that much less.
 
     Raises:
         InputError: a count below 7, a size below 32, a move outside 0 to 1, a negative seed, fewer

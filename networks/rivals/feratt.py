@@ -67,10 +67,10 @@ class FERAttOutput(NamedTuple):
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm whose running statistics are the mean of the first ten batches', then move on.
 
-    Those of torch move from variance 1 at once. The attention image is small, so that the first
-    layer's inputs have a variance of some 0.01, and the others' is about 0.1: for a hundred steps
-    the statistics are too large, over 25 layers in a row the signal fades in evaluation, and the
-    network predicts one class, however well it has learned.
+    Those of torch move from variance 1 at once. The inputs of these layers have a variance far
+    below 1, at first of some 0.01 to 0.1: for a hundred steps the statistics are too large, over
+    25 layers in a row the signal fades in evaluation, and the network predicts one class, however
+    well it has learned. The encoder has torch's.
     """
 
     settled = False  # whether ten batches have been seen
@@ -239,8 +239,9 @@ class FERAtt(nn.Module):
             weights = self.attention_map(images).sigmoid()
             attention = self.attention_image(weights * self.reconstruction(images))
         features = self.features(F.avg_pool2d(attention, SHRINK))
-        z = self.embedding(features.mean(dim=(2, 3)))
-        return FERAttOutput(self.fc(z), features, z, attention, weights)
+        with no_autocast(images):
+            z = self.embedding(full_precision(features).mean(dim=(2, 3)))
+            return FERAttOutput(self.fc(z), features, z, attention, weights)
 
     def attention_maps(self, images: Tensor) -> Tensor:
         """The map, and the lightness of the attention image: (B, 2, H, W), not negative."""
@@ -269,7 +270,7 @@ class FERAttLoss(nn.Module):
     def forward(self, output: FERAttOutput, batch: Batch) -> LossTerms:
         """The loss; the batch has the targets "mask" (B, 1, H, W) and "clean" (B, 3, H, W)."""
         with no_autocast(output.logits):
-            z, attention = full_precision(output.embedding), full_precision(output.attention)
+            z, attention = output.embedding, full_precision(output.attention)
             terms = {"cls": cross_entropy(output.logits, batch)}
             if self.variant == "representation":
                 terms["representation"] = representation_loss(z, batch.labels)

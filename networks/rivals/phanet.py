@@ -81,6 +81,7 @@ class PhaNet(nn.Module):
     """
 
     map_names = ("layer2", "layer3", "layer4")
+    remark = "an interpretation: only the abstract of PhaNet is public"
 
     def __init__(self, num_classes: int = 7, pose_edges: Sequence[float] = POSE_EDGES):
         super().__init__()
@@ -108,12 +109,14 @@ class PhaNet(nn.Module):
                 weights, vector = scales[number](x)
                 maps.append(weights)
                 vectors.append(vector)
-        gate = self.gate(torch.cat(vectors, dim=1)).softmax(dim=1)
-        chosen = (gate.unsqueeze(2) * torch.stack(vectors, dim=1)).sum(dim=1)
-        alone = [head(v) for head, v in zip(self.scale_heads, vectors, strict=True)]
-        return PhaNetOutput(
-            self.fc(chosen), x, self.pose(chosen), torch.stack(alone, dim=1), gate, tuple(maps)
-        )
+        with no_autocast(images):
+            stacked = full_precision(torch.stack(vectors, dim=1))
+            gate = self.gate(stacked.flatten(1)).softmax(dim=1)
+            chosen = (gate.unsqueeze(2) * stacked).sum(dim=1)
+            alone = [head(v) for head, v in zip(self.scale_heads, stacked.unbind(1), strict=True)]
+            return PhaNetOutput(
+                self.fc(chosen), x, self.pose(chosen), torch.stack(alone, dim=1), gate, tuple(maps)
+            )
 
     def attention_maps(self, images: Tensor) -> Tensor:
         """The maps of the three scales, enlarged to that of layer2: (B, 3, h, w), 0 to 1."""
@@ -139,12 +142,12 @@ class PhaNetLoss(nn.Module):
         yaw = batch.targets.get("yaw")
         with no_autocast(output.logits):
             terms = {
-                "hierarchical": hierarchical_loss(full_precision(output.scale_logits), labels),
+                "hierarchical": hierarchical_loss(output.scale_logits, labels),
                 "cls": cross_entropy(output.logits, batch),
             }
             if yaw is not None:
                 bins = pose_bins(yaw, self.pose_edges)
-                terms["pose"] = F.cross_entropy(full_precision(output.pose_logits), bins)
+                terms["pose"] = F.cross_entropy(output.pose_logits, bins)
             total = weighted(list(terms.values()), self.log_weights)
             # In several processes every parameter needs a gradient, also of a head that is off.
             return LossTerms(

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.errors import InputError
 from datasets import RAFDB
 from engine.evaluate import Predictions
-from results.poses import pose_logits_of, pose_metrics, pose_text
+from results.poses import pose_logits_of, pose_metrics, pose_text, yaws_for
 from tests.support.scripts import write_rafdb
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
@@ -52,7 +53,7 @@ def test_images_and_accuracy_of_each_bin(tmp_path):
         network(logits[:4]), network(logits[4:])
     network(logits)  # not any more
     assert sum(map(len, found)) == 6
-    content = pose_metrics(network, dataset, predictions, found)
+    content = pose_metrics(network, yaws_for(network, dataset), predictions, found)
     assert [row["degrees"] for row in content["bins"]] == [[-90, -20], [-20, 20], [20, 90]]
     assert [row["images"] for row in content["bins"]] == [2, 3, 1]
     shares = [row["accuracy"] for row in content["bins"]]
@@ -70,7 +71,7 @@ def test_a_network_without_a_pose_has_the_usual_bins(tmp_path):
     network = nn.Identity()
     with pose_logits_of(network) as found:
         network(torch.eye(7))
-    content = pose_metrics(network, dataset, predictions, found)
+    content = pose_metrics(network, yaws_for(network, dataset), predictions, found)
     assert [row["images"] for row in content["bins"]] == [0, 0, 6, 0, 1]
     assert content["bins"][0]["accuracy"] is None
     assert "pose_accuracy" not in content
@@ -80,4 +81,17 @@ def test_a_network_without_a_pose_has_the_usual_bins(tmp_path):
 def test_data_without_a_yaw_have_no_poses(tmp_path):
     dataset = RAFDB(write_rafdb(tmp_path / "data", train=7, test=7), "test")
     predictions = Predictions(torch.eye(7), torch.arange(7), list(range(7)))
-    assert pose_metrics(nn.Identity(), dataset, predictions, []) is None
+    yaws = yaws_for(nn.Identity(), dataset)
+    assert yaws is None
+    assert pose_metrics(nn.Identity(), yaws, predictions, []) is None
+
+
+def test_yaws_of_other_images_end_the_evaluation_of_a_network_with_poses_alone(tmp_path, capsys):
+    dataset = poses(tmp_path / "data", [0] * 7)
+    table = tmp_path / "data/poses.csv"
+    table.write_text(table.read_text().replace("test_", "train_"))
+    assert yaws_for(nn.Identity(), dataset) is None
+    assert "no accuracy by pose: " in (said := capsys.readouterr().out)
+    assert "no yaw for 7 of 7 images of the split test" in said
+    with pytest.raises(InputError, match="no yaw for 7 of 7"):
+        yaws_for(Posed(), dataset)

@@ -13,13 +13,15 @@ from PIL import Image
 
 import predict
 from common.errors import InputError
+from common.flags import settings
 from datasets import RAFDB
 from datasets.detectors import FaceDetector
+from datasets.transforms import evaluation
 from inference.faces import FacePredictor
 from inference.gallery import MEANING
 from inference.sources import find_sources, read_pictures
 from inference.video import Frame, VideoWriter
-from networks import DAN, pretrained
+from networks import DAN, Method, pretrained
 from results.trained import read_trained
 from tests.support.patches import find_patches, patch, save_checkpoint, scene
 from tests.support.scripts import assert_refused, run_script, snapshot, write_rafdb
@@ -300,6 +302,26 @@ def test_without_weights_the_message_says_what_to_give(tmp_path, monkeypatch):
         predict.main([str(tmp_path / "x.png")])
     save_checkpoint(tmp_path / "dan_ferplus.pth")
     assert predict.main([str(tmp_path / "x.png"), "--detector", "none", "--device", "cpu"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["dacl", "eac", "feratt", "phanet", "ran", "scn"])
+def test_a_rival_predicts_what_its_network_does(arch, tmp_path, capsys):
+    method = Method(arch=arch, pretrained="none")
+    network = method.network(len(NAMES), 64).eval()
+    checkpoint = save_checkpoint(
+        tmp_path / "last.pth",
+        model_state_dict=network.state_dict(),
+        settings={**settings(method), "image_size": 64},
+    )
+    patch(3, 64).save(tmp_path / "face.png")
+    given = [tmp_path / "face.png", "--detector", "none", "--json", tmp_path / "f.json"]
+    assert predict.main(command(checkpoint, *given)) == 0
+    (face,) = json.loads((tmp_path / "f.json").read_text())[0]["faces"]
+    with torch.no_grad():
+        expected = network(evaluation(64)(patch(3, 64))[None]).logits.softmax(dim=1)[0]
+    assert list(face["probabilities"].values()) == pytest.approx(expected.tolist(), abs=2e-4)
+    assert ("only the abstract of PhaNet" in capsys.readouterr().err) == (arch == "phanet")
 
 
 @pytest.mark.slow

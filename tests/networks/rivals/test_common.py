@@ -134,6 +134,16 @@ def test_two_epochs_are_bitwise_the_same_with_and_without_a_break(arch, tmp_path
         assert len(json.loads(changed)) > 0
 
 
+@pytest.mark.parametrize("arch", ["dan", "resnet18", *RIVALS])
+def test_under_autocast_every_network_classifies_in_float32(arch):
+    """Else the one whose logits are rounded to 8 bits is compared with others that are not."""
+    network = method_of(arch).network(3, image_size=32).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        logits = network(torch.rand(2, 3, 32, 32)).logits
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
 @pytest.mark.parametrize("arch", RIVALS)
 def test_every_parameter_gets_a_gradient_and_soft_labels_count(arch):
     torch.manual_seed(0)
