@@ -13,8 +13,8 @@ training faces (--limit 8000 --holdout 0.1, ResNet-18 from random weights, batch
 values were set once and not tuned.
 
 --labels ferplus takes the labels of FER+ (csv of votes beside the data), --votes soft trains on
-the distribution of the votes. docs/training.md has what helps a longer run (--augmentation,
---mixup, --label-smoothing, --ema, --warmup, --grow).
+the distribution of the votes. docs/training.md has what a longer run can try (--augmentation,
+--mixup, --label-smoothing, --ema, --warmup, --grow, --backbone-lr, --sampling).
 """
 
 from functools import partial

@@ -155,6 +155,10 @@ class FaceDataset:
         """Who is seen on each image, if the data set knows: no person is in two folds."""
         return None
 
+    def evaluated(self, indices: Sequence[int]) -> list[int]:
+        """Those of these images that an evaluation counts: all but where a label is not clear."""
+        return list(indices)
+
     def list_names(self, index: int) -> tuple[str, ...]:
         """The names, without suffix, by which lists of images know image `index`."""
         return (self.samples[index][0].stem,)

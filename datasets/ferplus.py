@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ class FERPlus(FER2013):
     votes="majority" labels every image by `majority_labels`; votes="soft" gives the training
     split the target "soft_labels" of `vote_distribution` (and those images for which there is
     one), and as label the expression with the largest share. The other splits are always labelled
-    by majority, as in Microsoft's code.
+    by majority, as in Microsoft's code, and of held-out training images only those that have one
+    are evaluated.
     """
 
     name = "ferplus"
@@ -102,6 +103,7 @@ class FERPlus(FER2013):
             raise InputError(f"votes is {votes!r}; expected majority or soft")
         self.soft = votes == "soft" and split == "train"
         self.shares: np.ndarray | None = None  # (N, 8) float32 where the labels are soft
+        self._clear: np.ndarray | None = None  # (N,) bool where the labels are soft: by majority
         super().__init__(root, split, transform, **options)
 
     @classmethod
@@ -180,14 +182,15 @@ class FERPlus(FER2013):
 
     def _take_votes(self, votes: np.ndarray) -> np.ndarray:
         """Set the labels from votes (N, 10); returns which images have one, (N,) bool."""
+        labels = majority_labels(votes)
         if self.soft:
             shares = [vote_distribution(row) for row in votes]
             kept = np.array([share is not None for share in shares], dtype=bool)
             known = [share for share in shares if share is not None]
             self.shares = np.array(known, dtype=np.float32).reshape(-1, len(EXPRESSIONS))
             self.labels = self.shares.argmax(axis=1).tolist()
+            self._clear = labels[kept] != NO_LABEL
             return kept
-        labels = majority_labels(votes)
         self.labels = labels[labels != NO_LABEL].tolist()
         return labels != NO_LABEL
 
@@ -195,6 +198,10 @@ class FERPlus(FER2013):
         """The file's name, and FER+'s own."""
         own = () if self._names is None else (self._names[index],)
         return (*super().list_names(index), *own)
+
+    def evaluated(self, indices: Sequence[int]) -> list[int]:
+        """The images whose label is the majority's, where the labels are soft."""
+        return [i for i in indices if self._clear is None or self._clear[i]]
 
     def targets(self, index: int) -> dict[str, Tensor]:
         """The distribution (8,) of the votes as "soft_labels", if the labels are soft."""

@@ -5,7 +5,8 @@ A checkpoint holds tensors and basic types alone, so it loads with `weights_only
     iter                    finished epochs (as released)
     model_state_dict        the network (as released); with --ema, its moving average
     raw_state_dict          with --ema, the network that training continues with
-    optimizer_state_dict    one group: the network's parameters, then the centers (as released)
+    optimizer_state_dict    the network's parameters, then the centers (as released); with
+                            --backbone-lr, the backbone's in a group of their own
     criterion_state_dict    the centers
     scheduler_state_dict
     recipe, settings        the recipe's name, and the value of every flag
@@ -191,6 +192,8 @@ def restore(run: Any, checkpoint: dict[str, Any]) -> None:
         restore_random_states(checkpoint["random_states"])
         run.epoch = run.saved = checkpoint["iter"]
         run.rows = checkpoint["metrics"]
+        if run.average is not None:
+            run.average.n_averaged += run.epoch * len(run.training)
     except (
         ArithmeticError,
         AttributeError,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, StepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -64,11 +64,20 @@ def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential moving average of weights and buffers, from the present ones; 0: None."""
+    """The exponential moving average of weights and buffers, from the present ones; 0: None.
+
+    After n steps its decay is (1 + n) / (10 + n) or `decay`, whichever is lower, so that little is
+    left of random first weights when a run is short.
+    """
     if not decay:
         return None
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    average.n_averaged.fill_(1)  # at 0 the first update would copy, a resumed run's too
+
+    def update(averaged: list[Tensor], present: list[Tensor], steps: Tensor) -> None:
+        reached = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        get_ema_multi_avg_fn(reached)(averaged, present, steps)
+
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.n_averaged.fill_(1)  # at 0 the first update would copy
     return average
 
 

@@ -4,8 +4,8 @@
 
 The released layout with the weights in half precision, what says how they were made (recipe,
 flags, class names, framing, temperature, metrics, number of training images, commit), and nothing
-that only resuming needs. Flags that name files and folders of the machine are left out. The
-file's sha256 is printed, for models/README.md.
+that only resuming needs. Of files and folders of the machine it has the backbone's name and sha256
+alone. The file's sha256 is printed, for models/README.md.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ KEPT = (
     "training_images",
     "metrics",
     "temperature",
+    "fold_checksum",
 )
-PATHS = ("data", "output", "pretrained")
+PATHS = ("data", "output", "pretrained", "noisy_labels")
 ROOT = Path(__file__).parents[1]
 
 
@@ -74,8 +75,15 @@ def shipped(content: Mapping[str, Any], commit: str) -> dict[str, Any]:
             name: value for name, value in content["settings"].items() if name not in PATHS
         },
         "commit": commit,
+        "pretrained": origin(content["settings"].get("pretrained", "none")),
         **{name: content[name] for name in KEPT if name in content},
     }
+
+
+def origin(pretrained: str) -> str:
+    """What a run started from: none, imagenet, or a file's name and sha256."""
+    path = Path(pretrained)
+    return f"{path.name}, sha256 {file_sha256(path)}" if path.is_file() else path.name
 
 
 def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

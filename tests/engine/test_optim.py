@@ -172,16 +172,16 @@ def test_a_warm_up_gives_no_warning(recwarn):
 
 
 def test_the_moving_average_is_that_of_all_steps():
-    """Of weights and of BatchNorm's statistics, from the first weights on."""
+    """Of weights and of BatchNorm's statistics, from the first weights on; it begins fast."""
     network = torch.nn.BatchNorm1d(2)
-    average = moving_average(network, 0.9)
+    average = moving_average(network, 0.25)
     expected = {name: value.double() for name, value in network.state_dict().items()}
-    for step in range(4):
+    for step, decay in enumerate([2 / 11, 3 / 12, 0.25, 0.25]):
         network(torch.randn(8, 2) * (step + 1))
         network.weight.data += 1
         average.update_parameters(network)
         for name, value in network.state_dict().items():
-            expected[name] = 0.9 * expected[name] + 0.1 * value
+            expected[name] = decay * expected[name] + (1 - decay) * value
     for name in ("weight", "bias", "running_mean", "running_var"):
         torch.testing.assert_close(average.module.state_dict()[name].double(), expected[name])
     assert moving_average(network, 0.0) is None

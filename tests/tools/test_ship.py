@@ -31,9 +31,11 @@ def test_the_file_is_small_and_says_how_it_was_made(run, tmp_path, capsys):
     ship.main([str(run / "last.pth"), str(tmp_path / "small.pth"), "--commit", "abc"])
     small, whole = load(tmp_path / "small.pth"), load(run / "last.pth")
     assert small["commit"] == "abc"
-    for key in ("iter", "recipe", "dataset", "class_names", "framing", "metrics"):
+    assert small["pretrained"] == "none"
+    made = ("iter", "recipe", "dataset", "class_names", "framing", "metrics", "training_images")
+    for key in made:
         assert small[key] == whole[key]
-    dropped = {"data", "output", "pretrained"}
+    dropped = {"data", "output", "pretrained", "noisy_labels"}
     assert set(whole["settings"]) - set(small["settings"]) == dropped
     assert not {key for key in small if key.endswith("_state_dict")} - {"model_state_dict"}
     for name, weight in whole["model_state_dict"].items():
@@ -44,6 +46,15 @@ def test_the_file_is_small_and_says_how_it_was_made(run, tmp_path, capsys):
         w.numel() for w in whole["model_state_dict"].values()
     )
     assert hashlib.sha256(path.read_bytes()).hexdigest() in capsys.readouterr().out
+
+
+def test_temperature_fold_and_the_backbones_file_are_in_it(run):
+    content = {**load(run / "last.pth"), "temperature": 1.5, "fold_checksum": 7}
+    content["settings"] = {**content["settings"], "pretrained": str(run / "best.pth")}
+    small = ship.shipped(content, "abc")
+    assert (small["temperature"], small["fold_checksum"]) == (1.5, 7)
+    checksum = hashlib.sha256((run / "best.pth").read_bytes()).hexdigest()
+    assert small["pretrained"] == f"best.pth, sha256 {checksum}"
 
 
 def test_it_evaluates_as_the_checkpoint_does(run, data, tmp_path):
