@@ -18,7 +18,7 @@ from filelock import SoftFileLock, Timeout
 from common.errors import InputError
 from common.files import make_folder, write_json, write_text
 from common.flags import settings
-from networks import name_of
+from common.naming import name_of
 
 from .evaluate import Predictions
 

@@ -4,7 +4,7 @@ from .backbone import load_backbone, resnet18_backbone
 from .dan import DAN, DANOutput, ResNet18
 from .fused import fuse
 from .losses import AffinityLoss, CenterLoss, DANLoss, LossTerms, PartitionLoss
-from .method import Method, name_of, network_for
+from .method import Method, network_for
 from .packed import fast_network, pack
 from .pretrained import load_model
 from .small_maps import products_on_small_maps
@@ -23,7 +23,6 @@ __all__ = [
     "fuse",
     "load_backbone",
     "load_model",
-    "name_of",
     "network_for",
     "pack",
     "products_on_small_maps",

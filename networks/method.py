@@ -236,12 +236,6 @@ def network_for(
     return products_on_small_maps(network)
 
 
-def name_of(network: nn.Module) -> str:
-    """The network's class, and what has to be said wherever it is named."""
-    name, remark = type(network).__name__, getattr(network, "remark", "")
-    return f"{name} ({remark})" if remark else name
-
-
 def _builder(
     state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> Callable[[], nn.Module]:

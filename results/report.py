@@ -17,9 +17,10 @@ import torchvision
 from PIL import Image
 from torch import nn
 
+from common.naming import name_of
 from datasets.corruptions import SEVERITIES, corrupt
 from engine.evaluate import Predictions
-from networks import DAN, name_of
+from networks import DAN
 
 from .evidence import Attention, Mistake, attention_of, classes_in_turn, worst_mistakes
 from .runs import read_metrics

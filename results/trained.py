@@ -12,12 +12,13 @@ import torch
 
 from common.devices import wants_bf16
 from common.errors import InputError
+from common.naming import name_of
 from common.progress import progress_bar
 from datasets import DATASETS, FaceDataset, Framing, transforms
 from engine.data import SeededImages, evaluation_loader
 from engine.evaluate import Predictions, predict
 from engine.folds import fold_checksum, fold_images, is_fold
-from networks import fast_network, name_of
+from networks import fast_network
 from networks.pretrained import Checkpoint, read_checkpoint
 from networks.rivals import RIVALS
 
