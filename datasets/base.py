@@ -155,8 +155,8 @@ class FaceDataset:
         """Who is seen on each image, if the data set knows: no person is in two folds."""
         return None
 
-    def evaluated(self, indices: Sequence[int]) -> list[int]:
-        """Those of these images that an evaluation counts: all but where a label is not clear."""
+    def with_clear_label(self, indices: Sequence[int]) -> list[int]:
+        """Those of these images whose label is clear enough to be evaluated on; here all."""
         return list(indices)
 
     def list_names(self, index: int) -> tuple[str, ...]:

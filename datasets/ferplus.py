@@ -81,8 +81,8 @@ class FERPlus(FER2013):
     votes="majority" labels every image by `majority_labels`; votes="soft" gives the training
     split the target "soft_labels" of `vote_distribution` (and those images for which there is
     one), and as label the expression with the largest share. The other splits are always labelled
-    by majority, as in Microsoft's code, and of held-out training images only those that have one
-    are evaluated.
+    by majority, as in Microsoft's code, and of training images that a run holds out, those without
+    a majority label are not evaluated.
     """
 
     name = "ferplus"
@@ -199,8 +199,8 @@ class FERPlus(FER2013):
         own = () if self._names is None else (self._names[index],)
         return (*super().list_names(index), *own)
 
-    def evaluated(self, indices: Sequence[int]) -> list[int]:
-        """The images whose label is the majority's, where the labels are soft."""
+    def with_clear_label(self, indices: Sequence[int]) -> list[int]:
+        """Those of these images that have a majority label."""
         return [i for i in indices if self._clear is None or self._clear[i]]
 
     def targets(self, index: int) -> dict[str, Tensor]:

@@ -213,7 +213,7 @@ def make_loaders(
     split = "train" if recipe.holdout or recipe.fold else recipe.dataset.evaluated_split
     test_set = recipe.dataset(root, split, recipe.evaluation_transform(size))
     chosen, held_out = training_parts(recipe, train_set)
-    tested = test_set.evaluated(held_out or range(len(test_set)))
+    tested = test_set.with_clear_label(held_out or range(len(test_set)))
     if len(tested) < world.size:
         raise InputError(
             f"{len(tested)} images to evaluate for {world.size} processes; start fewer processes "

@@ -66,15 +66,15 @@ def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
 def moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
     """The exponential moving average of weights and buffers, from the present ones; 0: None.
 
-    After n steps its decay is (1 + n) / (10 + n) or `decay`, whichever is lower, so that little is
-    left of random first weights when a run is short.
+    After n steps its decay is (1 + n) / (10 + n) or `decay`, whichever is lower: in a short run it
+    covers about the last ninth, and nothing is left of random first weights.
     """
     if not decay:
         return None
 
     def update(averaged: list[Tensor], present: list[Tensor], steps: Tensor) -> None:
-        reached = min(decay, (1 + int(steps)) / (10 + int(steps)))
-        get_ema_multi_avg_fn(reached)(averaged, present, steps)
+        n = int(average.n_averaged)  # on the CPU; `steps` may be a copy on the GPU
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, present, steps)
 
     average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
     average.n_averaged.fill_(1)  # at 0 the first update would copy

@@ -74,7 +74,7 @@ class Recipe:
         0.0,
         check=fraction,
         help="decay per step of an exponential moving average of the weights, which is then what "
-        "is evaluated and saved (0: off)",
+        "is evaluated and saved; it begins with a lower one (0: off)",
     )
     sampling: Callable = flag(
         shuffle,

@@ -156,7 +156,7 @@ def held_out_fold(trained: Trained, dataset: FaceDataset) -> list[int] | None:
     """
     if not trained.fold or (dataset.name, dataset.split) != (trained.dataset, "train"):
         return None
-    _, held_out = fold_images(dataset, trained.fold)
+    held_out = dataset.with_clear_label(fold_images(dataset, trained.fold)[1])
     if fold_checksum(dataset, held_out) != trained.fold_checksum:
         raise InputError(
             f"{trained.path} held out other images than fold {trained.fold} of {dataset.root} now "

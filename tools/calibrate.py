@@ -97,7 +97,7 @@ def held_out_images(
             f"{trained.path} was trained on {training_images} images, {dataset.root} now gives "
             f"{len(chosen)}; give the data of its training with --data"
         )
-    return dataset.evaluated(held_out)
+    return dataset.with_clear_label(held_out)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def shipped(content: Mapping[str, Any], commit: str) -> dict[str, Any]:
 
 
 def origin(pretrained: str) -> str:
-    """What a run started from: none, imagenet, or a file's name and sha256."""
+    """What a run started from: none, imagenet, or a file's name and its sha256 as it is now."""
     path = Path(pretrained)
     return f"{path.name}, sha256 {file_sha256(path)}" if path.is_file() else path.name
 

@@ -110,8 +110,10 @@ def test_soft_votes_are_targets_of_the_training_split_alone(root):
         assert label == train.labels[i] == shares.argmax()
         assert targets == {}
     assert test.labels == FERPlus(root, "test").labels
-    assert train.evaluated([1, 2, 3]) == [1, 3]  # row 3 has votes, but no majority
-    assert test.evaluated([1, 0]) == FERPlus(root, "train").evaluated([1, 0]) == [1, 0]
+    assert train.with_clear_label([1, 2, 3]) == [1, 3]  # row 3 has votes, but no majority
+    assert (
+        test.with_clear_label([1, 0]) == FERPlus(root, "train").with_clear_label([1, 0]) == [1, 0]
+    )
     assert test[0].targets == {}
 
 

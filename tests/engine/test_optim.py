@@ -174,9 +174,9 @@ def test_a_warm_up_gives_no_warning(recwarn):
 def test_the_moving_average_is_that_of_all_steps():
     """Of weights and of BatchNorm's statistics, from the first weights on; it begins fast."""
     network = torch.nn.BatchNorm1d(2)
-    average = moving_average(network, 0.25)
+    average = moving_average(network, 0.3)
     expected = {name: value.double() for name, value in network.state_dict().items()}
-    for step, decay in enumerate([2 / 11, 3 / 12, 0.25, 0.25]):
+    for step, decay in enumerate([2 / 11, 3 / 12, 0.3, 0.3]):
         network(torch.randn(8, 2) * (step + 1))
         network.weight.data += 1
         average.update_parameters(network)

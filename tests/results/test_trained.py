@@ -220,7 +220,8 @@ def test_predictions_are_those_of_the_network_as_trained(network, weights, data,
 def fold_checkpoint(folder: Path, weights: dict[str, Tensor], data: Path, fold: str) -> Path:
     """A checkpoint of a run that held a fold of the 21 training faces out."""
     dataset = RAFDB(data, "train")
-    checksum = fold_checksum(dataset, fold_images(dataset, fold)[1])
+    held_out = dataset.with_clear_label(fold_images(dataset, fold)[1])
+    checksum = fold_checksum(dataset, held_out)
     ours = {**OURS, "settings": {**OURS["settings"], "fold": fold}}
     return save(folder / "x.pth", weights, **ours, fold_checksum=checksum)
 
@@ -237,6 +238,14 @@ def test_a_run_with_a_fold_is_evaluated_on_it(network, weights, data, tmp_path):
     torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-4)
     test = open_dataset(trained, data=data, split="test")
     assert len(predictions_of(trained, test, CPU, workers=0).labels) == len(test) == 14
+
+
+def test_of_a_fold_those_with_a_clear_label_are_evaluated(weights, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(RAFDB, "with_clear_label", lambda self, indices: list(indices)[2:])
+    trained = read_trained(fold_checkpoint(tmp_path, weights, data, "2/3"))
+    dataset = open_dataset(trained, data=data)
+    indices = predictions_of(trained, dataset, CPU, workers=0).indices
+    assert indices == fold_images(dataset, "2/3")[1][2:]
 
 
 def test_the_fold_of_other_data_is_refused(weights, own_data, tmp_path):

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 from torch.optim import SGD, Adam
@@ -19,8 +20,9 @@ import train_rafdb
 import train_sfew
 from common.errors import InputError
 from common.flags import parse_flags, settings
-from datasets import DATASETS, FER2013, RAFDB, SFEW, AffectNet7, AffectNet8, transforms
+from datasets import DATASETS, FER2013, RAFDB, SFEW, AffectNet7, AffectNet8, FERPlus, transforms
 from engine.checkpoint import load_checkpoint
+from engine.data import chosen_images
 from engine.optim import shuffle
 from engine.recipe import Recipe, flags_that_may_change
 from engine.train import train
@@ -36,6 +38,7 @@ from tests.support.layouts import (
     write_ferplus_images,
     write_sfew,
 )
+from tools.calibrate import held_out_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are", "ignore:DAN from random")
 
@@ -274,11 +277,21 @@ def test_dan_trains_on_soft_votes_with_all_losses(tmp_path):
 
 
 @pytest.mark.slow
-def test_held_out_images_with_soft_votes_are_scored_by_their_majority(tmp_path):
+def test_held_out_images_without_a_majority_are_not_evaluated(tmp_path):
     root = write_ferplus_images(tmp_path / "data")
+    table = pd.read_csv(root / "ferplus_votes.csv")
+    row = table.columns.drop(["image", "usage"])
+    table.loc[1, row] = table.loc[3, row]  # anger has most, but not half of the votes
+    table.to_csv(root / "ferplus_votes.csv", index=False)
     flags = ("--labels", "ferplus", "--votes", "soft", "--data", root, "--holdout", 0.5)
-    (row,) = run(FER2013_RECIPE, *flags, "--output", tmp_path / "run")["metrics"]
-    assert 0 <= row["accuracy"] <= 1
+    content = run(FER2013_RECIPE, *flags, "--output", tmp_path / "run")
+    dataset = FERPlus(root, "train", votes="soft")
+    chosen, held_out = chosen_images(dataset.labels, 0.5, 0)
+    assert (len(chosen), held_out) == (2, [0, 1])
+    evaluated = pd.read_csv(tmp_path / "run/predictions.csv")
+    assert evaluated["index"].tolist() == [0]
+    trained = read_trained(tmp_path / "run/last.pth")
+    assert held_out_images(trained, dataset, 0.0, content["training_images"]) == [0]
 
 
 @pytest.mark.slow

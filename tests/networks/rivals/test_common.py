@@ -139,9 +139,10 @@ def test_under_autocast_every_network_classifies_in_float32(arch):
     """Else the one whose logits are rounded to 8 bits is compared with others that are not."""
     network = method_of(arch).network(3, image_size=32).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        logits = network(torch.rand(2, 3, 32, 32)).logits
-    assert logits.dtype == torch.float32
-    assert not torch.equal(logits, logits.bfloat16().float())
+        output = network(torch.rand(2, 3, 32, 32))._asdict()
+    for name in output.keys() & {"logits", "pose_logits", "scale_logits", "embedding"}:
+        assert output[name].dtype == torch.float32, name
+        assert not torch.equal(output[name], output[name].bfloat16().float()), name
 
 
 @pytest.mark.parametrize("arch", RIVALS)
