@@ -201,7 +201,9 @@ class FERPlus(FER2013):
 
     def with_clear_label(self, indices: Sequence[int]) -> list[int]:
         """Those of these images that have a majority label."""
-        return [i for i in indices if self._clear is None or self._clear[i]]
+        if self._clear is None:
+            return list(indices)
+        return [i for i in indices if self._clear[i]]
 
     def targets(self, index: int) -> dict[str, Tensor]:
         """The distribution (8,) of the votes as "soft_labels", if the labels are soft."""

@@ -52,14 +52,19 @@ class NormalizedTensor:
 
 
 class ImageAlone:
-    """A transform of the image alone: a mask has no brightness, and a clean picture is to stay."""
+    """Changes the image and leaves its targets: a mask has no brightness to change.
+
+    transform: an image to one of the same size.
+    """
 
     def __init__(self, transform: Callable[[Image.Image], Image.Image]):
         self.transform = transform
 
-    def __call__(self, image: Image.Image, *targets: dict[str, Any]) -> Any:
+    def __call__(
+        self, image: Image.Image, targets: dict[str, Any] | None = None
+    ) -> Image.Image | tuple[Image.Image, dict[str, Any]]:
         changed = self.transform(image)
-        return (changed, *targets) if targets else changed
+        return changed if targets is None else (changed, targets)
 
 
 def target_tensor(target: Any) -> Tensor:

@@ -150,7 +150,7 @@ def _check_classes(trained: Trained, kind: type[FaceDataset]) -> None:
 
 
 def held_out_fold(trained: Trained, dataset: FaceDataset) -> list[int] | None:
-    """Indices of the fold that training held out; None where another split or data set is given.
+    """Indices of the fold that training evaluated; None where another split or data set is given.
 
     Raises InputError where the data do not give the fold of the training.
     """

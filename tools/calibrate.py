@@ -76,6 +76,8 @@ def held_out_images(
 ) -> list[int]:
     """Indices of the training faces that the run held out, or else of the share `asked` for.
 
+    Faces that are not evaluated, as their label is not clear, are left out.
+
     Raises InputError where a run held faces out and some are asked for, or neither, and where the
     training split is not the run's.
     """

@@ -4,7 +4,7 @@
     python -m tools.predict_check CHECKPOINT --data DIR --detector mtcnn --turn 20
     python -m tools.predict_check CHECKPOINT --split train     # to choose something
 
-Faces of the data set's evaluated split, or of --split train those that the run held out where it
+Faces of the data set's evaluated split, or of --split train those that the run evaluated where it
 held out some (--holdout), are pasted into pictures of smooth noise: at a random place,
 64 to 240 pixels large, turned by up to --turn degrees, some grey levels brighter or darker. The
 detector has to find them, and the framing to cut them as the data set does. It prints how many were

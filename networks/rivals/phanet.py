@@ -110,10 +110,10 @@ class PhaNet(nn.Module):
                 maps.append(weights)
                 vectors.append(vector)
         with no_autocast(images):
-            stacked = full_precision(torch.stack(vectors, dim=1))
-            gate = self.gate(stacked.flatten(1)).softmax(dim=1)
-            chosen = (gate.unsqueeze(2) * stacked).sum(dim=1)
-            alone = [head(v) for head, v in zip(self.scale_heads, stacked.unbind(1), strict=True)]
+            scaled = full_precision(torch.stack(vectors, dim=1))  # (B, 3, 256)
+            gate = self.gate(scaled.flatten(1)).softmax(dim=1)
+            chosen = (gate.unsqueeze(2) * scaled).sum(dim=1)
+            alone = [head(v) for head, v in zip(self.scale_heads, scaled.unbind(1), strict=True)]
             return PhaNetOutput(
                 self.fc(chosen), x, self.pose(chosen), torch.stack(alone, dim=1), gate, tuple(maps)
             )
