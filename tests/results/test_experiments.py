@@ -100,7 +100,10 @@ def test_an_ablation_differs_from_dan_in_what_it_names():
         "dan-partition-none": {"partition": "none"},
         "dan-losses-none": {"fcn_loss": "none", "partition": "none"},
         **{f"dan-heads{k}": {"heads": k} for k in (1, 2, 3, 5)},
-        "dan-heads2-partition-none": {"heads": 2, "partition": "none"},
+        **{
+            f"dan-heads2-partition-{form}": {"heads": 2, "partition": form}
+            for form in ("none", "released")
+        },
         **{f"dan-heads{k}-{f}": {"heads": k, "fusion": f} for k in (2, 3, 5) for f in fusions},
         **{f"dan-heads4-{f}": {"fusion": f} for f in fusions},
         "dan-scale-map": {"head_scale": "map"},

@@ -184,7 +184,7 @@ def test_ablations_share_the_resnet18_and_dan_with_the_methods():
     assert flags_of(backbone) == flags_of(methods[backbone.folder])
     shared = names([run for run in rows if run.folder in methods])
     assert shared == [f"ferplus/{name}-seed{i}" for name in ("resnet18", "dan") for i in range(3)]
-    assert len(rows) == 3 * 20
+    assert len(rows) == 3 * 21
     for run in rows:
         flags = flags_of(run)
         assert flags == flags_of(methods.get(run.folder, run))
