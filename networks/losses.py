@@ -94,6 +94,9 @@ class PartitionLoss(nn.Module):
     form="released" is what the released code computes, log(1 + k / mean v).
     One head cannot be partitioned: its loss is 0.
 
+    Where the heads of a channel come close, the gradient of "eq6" grows as one over their distance.
+    Of two heads that is frequent enough to spoil the training, see docs/reproducing.md.
+
     Raises ValueError for another form.
     """
 

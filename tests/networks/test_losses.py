@@ -223,6 +223,31 @@ def test_partition_gradient_of_the_heads(form):
     assert torch.autograd.gradcheck(PartitionLoss(form), (heads,))
 
 
+def channel_gradients(heads: int, form: str) -> tuple[Tensor, Tensor]:
+    """Variances over the heads of 100,000 channels that differ by 10, and gradient norms there."""
+    found = (10 * normal(100_000, heads, 1)).requires_grad_()
+    PartitionLoss(form)(found).backward()
+    return found.detach().var(dim=1), found.grad.norm(dim=1) * 100_000
+
+
+@pytest.mark.parametrize("heads", [2, 3, 4, 5])
+def test_partition_gradient_of_a_channel_grows_as_its_heads_come_close(heads):
+    variance, found = channel_gradients(heads, "eq6")
+    expected = 2 * heads / ((heads - 1) ** 0.5 * variance.sqrt() * (variance + heads))
+    torch.testing.assert_close(found, expected * (variance > VARIANCE_FLOOR), rtol=1e-9, atol=0)
+
+
+def test_equation_6_of_two_heads_has_rare_huge_gradients_and_the_released_form_has_not():
+    """Two heads are nearly equal in some channels; that three others are too is rare."""
+    mean_square = {
+        form: [channel_gradients(k, form)[1].square().mean().item() for k in (2, 3, 4, 5)]
+        for form in FORMS
+    }
+    two, three, four, five = mean_square["eq6"]
+    assert two > 100 * three > 100 * 5 * four > 100 * 5 * 2 * five
+    assert max(mean_square["released"]) < 2 * min(mean_square["released"])
+
+
 def test_centers_of_absent_classes_are_moved_by_the_divisor_alone():
     loss, features = affinity_of(7, 5), normal(4, 5)
     labels = torch.tensor([2, 2, 5, 2])
