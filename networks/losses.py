@@ -95,7 +95,7 @@ class PartitionLoss(nn.Module):
     One head cannot be partitioned: its loss is 0.
 
     Where the heads of a channel come close, the gradient of "eq6" grows as one over their distance.
-    Of two heads that is frequent enough to spoil the training, see docs/reproducing.md.
+    With two heads that happens often enough to spoil the training (docs/reproducing.md).
 
     Raises ValueError for another form.
     """

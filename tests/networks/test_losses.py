@@ -224,10 +224,13 @@ def test_partition_gradient_of_the_heads(form):
 
 
 def channel_gradients(heads: int, form: str) -> tuple[Tensor, Tensor]:
-    """Variances over the heads of 100,000 channels that differ by 10, and gradient norms there."""
+    """Variance over normal heads of standard deviation 10, and the norm of a channel's gradient.
+
+    Both (N, 1), for N channels; the norm is that of the loss before its mean over channels.
+    """
     found = (10 * normal(100_000, heads, 1)).requires_grad_()
     PartitionLoss(form)(found).backward()
-    return found.detach().var(dim=1), found.grad.norm(dim=1) * 100_000
+    return found.detach().var(dim=1), found.grad.norm(dim=1) * len(found)
 
 
 @pytest.mark.parametrize("heads", [2, 3, 4, 5])
